@@ -1,0 +1,1 @@
+//! The settings file and environment, checked before anything starts.

@@ -1,0 +1,1 @@
+//! HTTPS to a coordinator: trust, calls, and errors for people.

@@ -1,0 +1,2 @@
+//! The `fizz` binary.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Where Fizz keeps its files on this machine.

@@ -1,0 +1,296 @@
+//! The container engine as the agent sees it: a trait with a real implementation and a fake that keeps the same contract.
+//!
+//! Invariants
+//! - Containers are found by label, never by name: `io.fizz.node`, `io.fizz.lease`.
+//! - A [`ContainerSpec`] cannot express privileged mode, host mounts, host namespaces, devices or capabilities.
+//! - Every call has a deadline inside the implementation; none waits for ever on an engine that hangs.
+//! - Only containers with our node's label are listed, stopped or removed.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use jiff::Timestamp;
+use thiserror::Error;
+use tokio::sync::mpsc;
+
+use crate::wire::logs::LogStream;
+use crate::wire::node::Engine;
+use crate::wire::{LeaseId, NodeId, Secret};
+
+/// Label that carries the node's id.
+pub const LABEL_NODE: &str = "io.fizz.node";
+/// Label that carries the lease's id.
+pub const LABEL_LEASE: &str = "io.fizz.lease";
+/// Label that carries the generation of the lease the container was made for.
+pub const LABEL_GENERATION: &str = "io.fizz.generation";
+
+/// The engine's identifier of a container.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ContainerId(pub String);
+
+/// An image that is on this machine, pinned to exact content.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PinnedImage {
+    /// What containers are created from: the engine's image id `sha256:…`.
+    pub image_id: String,
+    /// `repository@sha256:…` when it came from a registry, else the image id.
+    pub digest: String,
+}
+
+/// How far a pull is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PullProgress {
+    /// Bytes fetched so far, over all layers seen.
+    pub bytes_done: u64,
+    /// Bytes to fetch, over all layers seen so far; grows while layers are discovered.
+    pub bytes_total: u64,
+}
+
+/// A container to be made. Everything it may not have is not in here.
+#[derive(Debug, Clone)]
+pub struct ContainerSpec {
+    /// Whose container it is.
+    pub node_id: NodeId,
+    /// For which lease.
+    pub lease_id: LeaseId,
+    /// Generation label.
+    pub generation: u64,
+    /// From [`PinnedImage::image_id`].
+    pub image_id: String,
+    /// Replaces the image's entrypoint when present.
+    pub entrypoint: Option<Vec<String>>,
+    /// Replaces the image's command when not empty.
+    pub command: Vec<String>,
+    /// Environment.
+    pub env: Vec<(String, Secret)>,
+    /// Working directory.
+    pub workdir: Option<String>,
+    /// Thousandths of a core.
+    pub cpu_millis: u32,
+    /// Memory limit in bytes; no swap on top.
+    pub memory_bytes: u64,
+    /// Processes and threads.
+    pub pids_max: u32,
+    /// Bytes of log the engine keeps at least; what exceeds a small multiple of it is dropped by the engine.
+    pub log_bytes_max: u64,
+}
+
+/// A container of ours as the engine reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OwnedContainer {
+    /// The container.
+    pub id: ContainerId,
+    /// Its lease.
+    pub lease_id: LeaseId,
+    /// Its generation label.
+    pub generation: u64,
+    /// Its state.
+    pub status: ContainerStatus,
+}
+
+/// State of a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ContainerStatus {
+    /// Made, never started.
+    Created,
+    /// Runs.
+    Running {
+        /// When it was started, by the engine's clock.
+        started_at: Timestamp,
+    },
+    /// Frozen.
+    Paused {
+        /// When it was started, by the engine's clock.
+        started_at: Timestamp,
+    },
+    /// Ended.
+    Exited(ContainerExit),
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerExit {
+    /// Exit code of the main process; 128 + n for signal n.
+    pub code: i32,
+    /// Whether the kernel ended it for lack of memory.
+    pub out_of_memory: bool,
+    /// When it was started, by the engine's clock.
+    pub started_at: Timestamp,
+    /// When it ended, by the engine's clock.
+    pub ended_at: Timestamp,
+}
+
+/// One piece of a container's log as the engine stored it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogEntry {
+    /// When the engine stored it, in nanoseconds since the epoch; not decreasing within a stream.
+    pub at_nanos: i128,
+    /// Which stream.
+    pub stream: LogStream,
+    /// The bytes, line end included where there was one.
+    pub bytes: Bytes,
+}
+
+/// Something happened to one of our containers; look at it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ContainerEvent {
+    /// Its lease.
+    pub lease_id: LeaseId,
+}
+
+/// What a container engine can do for the agent.
+#[async_trait]
+pub trait ContainerRuntime: Send + Sync + 'static {
+    /// Asks the engine who it is; the way to see whether it is there and allowed.
+    async fn engine(&self) -> Result<Engine, RuntimeError>;
+
+    /// Makes sure the image is here and pins it. Progress is best effort: a full channel drops it.
+    async fn ensure_image(
+        &self,
+        image: &str,
+        progress: mpsc::Sender<PullProgress>,
+    ) -> Result<PinnedImage, RuntimeError>;
+
+    /// Makes a container, or finds the one already made for the same lease and generation.
+    async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError>;
+
+    /// Starts it; nothing happens when it runs already.
+    async fn start(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+
+    /// Waits until it has ended.
+    async fn wait(&self, id: &ContainerId) -> Result<ContainerExit, RuntimeError>;
+
+    /// Looks at it.
+    async fn inspect(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError>;
+
+    /// All containers with this node's label, ended ones too.
+    async fn list(&self, node_id: NodeId) -> Result<Vec<OwnedContainer>, RuntimeError>;
+
+    /// Wakes the caller when something happens to this node's containers. Ends when the engine goes away.
+    fn events(&self, node_id: NodeId) -> BoxStream<'static, Result<ContainerEvent, RuntimeError>>;
+
+    /// SIGTERM, then SIGKILL after `grace`; returns when it has ended.
+    async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError>;
+
+    /// Freezes every process in it.
+    async fn pause(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+
+    /// Undoes [`ContainerRuntime::pause`].
+    async fn unpause(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+
+    /// Its log from `since_nanos` (inclusive) on, following it until it has ended.
+    fn logs(&self, id: &ContainerId, since_nanos: i128) -> BoxStream<'static, Result<LogEntry, RuntimeError>>;
+
+    /// A folder of it as a tar stream; works on an ended container.
+    fn archive(&self, id: &ContainerId, path: &str) -> BoxStream<'static, Result<Bytes, RuntimeError>>;
+
+    /// Removes it with its anonymous volumes; nothing happens when it is gone.
+    async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+}
+
+/// Why the engine did not do it. Every sentence says what happened and, where it helps, what to type.
+#[derive(Debug, Error)]
+pub enum RuntimeError {
+    /// Nothing listens at the address.
+    #[error("no container engine answers at {address}; install Docker, or start it: `sudo systemctl start docker`")]
+    NotRunning {
+        /// Socket or URL.
+        address: String,
+        /// The system's own words.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The socket is there, but not for us.
+    #[error(
+        "no permission to use {address}; add yourself to its group: `sudo usermod -aG docker $USER`, then log in again"
+    )]
+    PermissionDenied {
+        /// Socket.
+        address: String,
+    },
+    /// Too old to be used safely.
+    #[error("the container engine speaks API {found}, fizz needs at least {needed}; update Docker to 20.10 or newer")]
+    ApiTooOld {
+        /// What it offers.
+        found: String,
+        /// What is needed.
+        needed: &'static str,
+    },
+    /// No such image, or a private one.
+    #[error("image '{image}' was not found, or it is private: {detail}")]
+    ImageNotFound {
+        /// As the job wrote it.
+        image: String,
+        /// The engine's words.
+        detail: String,
+    },
+    /// For another processor.
+    #[error("image '{image}' is for {found}, this machine is {here}")]
+    WrongArchitecture {
+        /// As the job wrote it.
+        image: String,
+        /// The image's architecture.
+        found: String,
+        /// This machine's.
+        here: String,
+    },
+    /// The registry broke off or cannot be reached.
+    #[error("image '{image}' could not be pulled: {detail}")]
+    PullFailed {
+        /// As the job wrote it.
+        image: String,
+        /// The engine's words.
+        detail: String,
+    },
+    /// The command is not in the image.
+    #[error("the command was not found in the image: {detail}")]
+    CommandNotFound {
+        /// The engine's words.
+        detail: String,
+    },
+    /// The command cannot be executed.
+    #[error("the command cannot be executed: {detail}")]
+    CommandNotExecutable {
+        /// The engine's words.
+        detail: String,
+    },
+    /// The engine does not accept what was asked for.
+    #[error("the container engine refuses this container: {detail}")]
+    InvalidSpec {
+        /// The engine's words.
+        detail: String,
+    },
+    /// No space left.
+    #[error("no disk space is left for the container engine: {detail}; free some: `docker system df`")]
+    NoSpace {
+        /// The engine's words.
+        detail: String,
+    },
+    /// No such container (any more).
+    #[error("the container is gone")]
+    NoSuchContainer,
+    /// No such path in the container.
+    #[error("the container has no '{path}'")]
+    NoSuchPath {
+        /// The path asked for.
+        path: String,
+    },
+    /// The engine took too long.
+    #[error("the container engine did not answer within {seconds} s while asked to {what}")]
+    TimedOut {
+        /// What was asked.
+        what: &'static str,
+        /// The deadline.
+        seconds: u64,
+    },
+    /// Anything else.
+    #[error("the container engine failed to {what}: {detail}")]
+    Engine {
+        /// What was asked.
+        what: &'static str,
+        /// The engine's words.
+        detail: String,
+    },
+}
