@@ -1,1 +1,57 @@
-//! The coordinator.
+//! The coordinator: nodes register with it, it matches jobs to them, and it keeps the ledger.
+//!
+//! Invariants
+//! - It is stateless above its database: whatever is not in [`store::Store`] may be lost at any moment without harm.
+//! - Leases and money are durable before they are acknowledged; heartbeats live in memory and are flushed in batches.
+//! - Handlers decide nothing that a pure module (matching, ledger, limits) can decide: they read, ask, write.
+//! - Every answer that is no success is problem+json with a stable code.
+
+pub mod auth;
+pub mod config;
+pub mod problem;
+pub mod store;
+pub mod wake;
+
+pub(crate) mod api;
+pub(crate) mod liveness;
+pub(crate) mod outputs;
+pub(crate) mod reconcile;
+pub(crate) mod secrets;
+
+use std::sync::Arc;
+
+use ed25519_dalek::SigningKey;
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+
+pub use config::CoordinatorConfig;
+use liveness::Liveness;
+use outputs::Outputs;
+use store::Store;
+use wake::Wake;
+
+/// What every handler and background task shares.
+pub struct AppState {
+    /// The database.
+    pub store: Store,
+    /// The only source of time.
+    pub clock: Clock,
+    /// As started.
+    pub config: CoordinatorConfig,
+    /// Signs receipts.
+    pub receipt_key: SigningKey,
+    /// Where job outputs are kept.
+    pub(crate) outputs: Outputs,
+    /// Heartbeats, in memory.
+    pub(crate) liveness: Liveness,
+    /// Wakes whoever waits for a change.
+    pub wake: Wake,
+    /// SHA-256 of the admin token.
+    pub(crate) admin_token_sha256: [u8; 32],
+    /// Cancelled when the coordinator drains: long polls and follows answer at once with what they have.
+    pub stopping: CancellationToken,
+}
+
+/// The shared state as handlers get it: `State<App>`.
+pub type App = Arc<AppState>;

@@ -1,0 +1,10 @@
+//! A renter's jobs.
+
+use axum::Router;
+
+use crate::coordinator::App;
+
+/// The routes of this file.
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+}

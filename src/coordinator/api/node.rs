@@ -1,0 +1,10 @@
+//! Heartbeats, assignments, earnings and receipts of a node.
+
+use axum::Router;
+
+use crate::coordinator::App;
+
+/// The routes of this file.
+pub(super) fn routes() -> Router<App> {
+    Router::new()
+}
