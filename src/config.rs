@@ -1,1 +1,362 @@
-//! The settings file and environment, checked before anything starts.
+//! The configuration file `fizz.toml` and the environment variables that go before it.
+//!
+//! Invariants
+//! - A missing file is the default configuration; a file that somebody named must be there.
+//! - Nothing is ignored: an unknown key is an error with file, line, column and the nearest known key.
+//! - Values are checked when they are read: sizes, cores and prices in range, coordinators with `https://`.
+//! - No secret is in the file; it names files that hold one.
+
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Format as _, Serialized, Toml};
+use figment::value::Value;
+use serde::Deserialize;
+use thiserror::Error;
+
+mod locate;
+mod units;
+
+pub use units::{ByteSize, CpuMillis, Price};
+
+use crate::wire::HourlyRate;
+
+/// Everything that can be configured.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// The agent's state folder; the usual one when absent. `FIZZ_STATE_DIR`.
+    pub state_dir: Option<PathBuf>,
+    /// The node's name for people; the host's name when absent. `FIZZ_NAME`.
+    pub name: Option<String>,
+    /// The addresses of the network's coordinator, in order of preference.
+    pub coordinators: Vec<CoordinatorEntry>,
+    /// What this machine lends.
+    pub offer: OfferConfig,
+    /// The container engine.
+    pub engine: EngineConfig,
+    /// Seconds a drain waits for running jobs before it hands them back. `FIZZ_DRAIN_DEADLINE_SECONDS`.
+    pub drain_deadline_seconds: DrainDeadline,
+    /// The renter's side: where `fizz run` sends jobs.
+    pub rent: RentConfig,
+}
+
+/// One address of a coordinator.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CoordinatorEntry {
+    /// `https://host:port`.
+    pub url: CoordinatorUrl,
+    /// PEM file of the only authority to trust for it; the system's authorities when absent.
+    #[serde(default)]
+    pub ca_file: Option<PathBuf>,
+}
+
+/// A checked `https://` address.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct CoordinatorUrl(String);
+
+/// What the owner lends; everything that is absent is decided from the inventory.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OfferConfig {
+    /// CPU cores, `2` or `1.5`.
+    pub cpus: Option<CpuMillis>,
+    /// Memory, `"8GiB"`.
+    pub memory: Option<ByteSize>,
+    /// Disk, `"50GiB"`.
+    pub disk: Option<ByteSize>,
+    /// Hardware GPUs.
+    pub gpus: Option<u32>,
+    /// Lowest price per hour for the whole offer in dollars, `"0.25"`.
+    pub price_per_hour: Option<Price>,
+}
+
+impl OfferConfig {
+    /// The lowest price for the whole offer; [`default_price`] when the owner named none.
+    #[must_use]
+    pub fn price_min(&self) -> HourlyRate {
+        self.price_per_hour.map_or_else(default_price, |price| price.0)
+    }
+}
+
+/// Ten cents an hour.
+#[must_use]
+pub fn default_price() -> HourlyRate {
+    HourlyRate::try_from(100_000).unwrap_or(HourlyRate::MIN)
+}
+
+/// The container engine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineConfig {
+    /// `unix:///var/run/docker.sock`; found by itself when absent.
+    pub address: Option<String>,
+}
+
+/// The renter's side.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct RentConfig {
+    /// `https://host:port`. `FIZZ_COORDINATOR`.
+    pub coordinator: Option<CoordinatorUrl>,
+    /// PEM file of the only authority to trust. `FIZZ_CA_FILE`.
+    pub ca_file: Option<PathBuf>,
+    /// File that holds the API key. `FIZZ_API_KEY_FILE`.
+    pub api_key_file: Option<PathBuf>,
+}
+
+/// Seconds a drain may take, 0 to 24 hours; 60 when absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u64")]
+pub struct DrainDeadline(u64);
+
+/// Why the configuration cannot be used. Every sentence starts with where.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("{file}: the configuration cannot be read ({why})")]
+    Unreadable {
+        /// Path.
+        file: String,
+        /// The system's words.
+        why: String,
+    },
+    /// The text is no TOML.
+    #[error("{at}: this is not valid TOML: {why}")]
+    Syntax {
+        /// `file:line:column`.
+        at: String,
+        /// The parser's words.
+        why: String,
+    },
+    /// A key that does not exist.
+    #[error("{at}: there is no key '{key}'{hint}")]
+    UnknownKey {
+        /// `file:line:column`, or the variable.
+        at: String,
+        /// As written.
+        key: String,
+        /// `; did you mean 'memory'?`, or what there is.
+        hint: String,
+    },
+    /// A value that cannot be.
+    #[error("{at}: {what}{why}")]
+    BadValue {
+        /// `file:line:column`, or the variable.
+        at: String,
+        /// `'offer.memory' `: which key, with a space behind it.
+        what: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl Default for DrainDeadline {
+    fn default() -> Self {
+        Self(60)
+    }
+}
+
+impl DrainDeadline {
+    /// As a duration.
+    #[must_use]
+    pub const fn as_duration(self) -> std::time::Duration {
+        std::time::Duration::from_secs(self.0)
+    }
+}
+
+impl TryFrom<u64> for DrainDeadline {
+    type Error = String;
+
+    fn try_from(seconds: u64) -> Result<Self, String> {
+        if seconds <= 86_400 { Ok(Self(seconds)) } else { Err("must be from 0 to 86400 seconds".to_owned()) }
+    }
+}
+
+impl CoordinatorUrl {
+    /// The address.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl TryFrom<String> for CoordinatorUrl {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let usable = url::Url::parse(&text).is_ok_and(|u| u.scheme() == "https" && u.has_host());
+        if usable { Ok(Self(text)) } else { Err(format!("'{text}' must be an address like https://host:8443")) }
+    }
+}
+
+/// Variables that stand for a key, beside the keys themselves in capitals with `__` between the levels.
+const VARIABLES: &[(&str, &str)] = &[
+    ("FIZZ_STATE_DIR", "state_dir"),
+    ("FIZZ_NAME", "name"),
+    ("FIZZ_COORDINATORS", "coordinators"),
+    ("FIZZ_OFFER__CPUS", "offer.cpus"),
+    ("FIZZ_OFFER__MEMORY", "offer.memory"),
+    ("FIZZ_OFFER__DISK", "offer.disk"),
+    ("FIZZ_OFFER__GPUS", "offer.gpus"),
+    ("FIZZ_OFFER__PRICE_PER_HOUR", "offer.price_per_hour"),
+    ("FIZZ_ENGINE__ADDRESS", "engine.address"),
+    ("FIZZ_DRAIN_DEADLINE_SECONDS", "drain_deadline_seconds"),
+    ("FIZZ_COORDINATOR", "rent.coordinator"),
+    ("FIZZ_CA_FILE", "rent.ca_file"),
+    ("FIZZ_API_KEY_FILE", "rent.api_key_file"),
+];
+
+impl Config {
+    /// Reads the file, if it is there, and the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the place and what to write instead.
+    pub fn load(file: &Path, must_exist: bool, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => String::new(),
+            Err(error) => {
+                return Err(ConfigError::Unreadable { file: file.display().to_string(), why: error.to_string() });
+            }
+        };
+        Self::parse(&text, &file.display().to_string(), env)
+    }
+
+    /// Reads a text as if it were the file `name`, and the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] with the place and what to write instead.
+    pub fn parse(text: &str, name: &str, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
+        let located = locate::Located::parse(text, name)?;
+        // The file alone first, so that a mistake in it is told with its place even where a variable goes before it.
+        let figment = Figment::from(Toml::string(text));
+        figment.extract::<Self>().map_err(|error| located.explain(&error))?;
+        let mut figment = figment;
+        for (variable, key) in VARIABLES {
+            if let Some(value) = env(variable).filter(|v| !v.is_empty()) {
+                figment = figment.merge(Serialized::globals(figment::util::nest(key, env_value(&value))));
+                figment.extract::<Self>().map_err(|error| locate::explain_variable(variable, &error))?;
+            }
+        }
+        figment.extract().map_err(|error| located.explain(&error))
+    }
+}
+
+/// Lists and tables as TOML writes them inline, whole numbers as numbers, everything else as text.
+fn env_value(text: &str) -> Value {
+    if text.starts_with(['[', '{']) {
+        // The parser takes everything: what is neither list nor table becomes text.
+        return match text.parse() {
+            Ok(value) => value,
+        };
+    }
+    text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        Config::parse(text, "fizz.toml", |_| None)
+    }
+
+    fn error(text: &str) -> String {
+        parse(text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_missing_file_is_the_default_unless_somebody_named_it() {
+        let nowhere = Path::new("/nonexistent/fizz.toml");
+        assert_eq!(Config::load(nowhere, false, |_| None).unwrap(), Config::default());
+        let error = Config::load(nowhere, true, |_| None).unwrap_err().to_string();
+        assert!(error.starts_with("/nonexistent/fizz.toml: the configuration cannot be read"), "{error}");
+    }
+
+    #[test]
+    fn a_whole_file_is_read() {
+        let config = parse(
+            r#"
+            name = "attic"
+            drain_deadline_seconds = 5
+            [[coordinators]]
+            url = "https://a.example:8443"
+            ca_file = "/etc/fizz/ca.pem"
+            [[coordinators]]
+            url = "https://b.example"
+            [offer]
+            cpus = 1.5
+            memory = "8GiB"
+            disk = 1000000
+            gpus = 0
+            price_per_hour = "0.25"
+            [engine]
+            address = "unix:///var/run/docker.sock"
+            "#,
+        )
+        .unwrap();
+        assert_eq!(config.coordinators.len(), 2);
+        assert_eq!(config.offer.cpus.unwrap().0, 1500);
+        assert_eq!(config.offer.memory.unwrap().0, 8 << 30);
+        assert_eq!(config.offer.disk.unwrap().0, 1_000_000);
+        assert_eq!(config.offer.price_min().micros(), 250_000);
+        assert_eq!(config.drain_deadline_seconds.as_duration().as_secs(), 5);
+    }
+
+    #[test]
+    fn an_unknown_key_is_told_with_its_place_and_the_nearest_key() {
+        assert_eq!(
+            error("name = \"a\"\n\n[offer]\n  memroy = \"1GiB\"\n"),
+            "fizz.toml:4:3: there is no key 'offer.memroy'; did you mean 'memory'?"
+        );
+        assert_eq!(
+            error("coordinators = [{ url = \"https://a\", ca = \"x\" }]"),
+            "fizz.toml:1:38: there is no key 'coordinators.ca'; did you mean 'ca_file'?"
+        );
+        let far = error("zzzzzzzzzzzz = 1");
+        assert!(far.starts_with("fizz.toml:1:1: there is no key 'zzzzzzzzzzzz'; the keys here are"), "{far}");
+    }
+
+    #[test]
+    fn a_wrong_value_is_told_with_its_place() {
+        for (text, place, part) in [
+            ("[offer]\nmemory = \"lots\"", "fizz.toml:2:10:", "8GiB"),
+            ("[offer]\nprice_per_hour = 0", "fizz.toml:2:18:", "must be from $0.000001"),
+            ("[offer]\nprice_per_hour = -1.5", "fizz.toml:2:18:", "must be from $0.000001"),
+            ("[offer]\nprice_per_hour = \"99999999999999999999\"", "fizz.toml:2:18:", "too large"),
+            ("[offer]\nprice_per_hour = \"cheap\"", "fizz.toml:2:18:", "not an amount"),
+            ("[offer]\ncpus = 0", "fizz.toml:2:8:", "0.01 to 1024"),
+            ("[[coordinators]]\nurl = \"http://a\"", "fizz.toml:2:7:", "https://"),
+            ("drain_deadline_seconds = 100000", "fizz.toml:1:26:", "86400"),
+            ("name = 7", "fizz.toml:1:8:", "'name'"),
+        ] {
+            let error = error(text);
+            assert!(error.starts_with(place) && error.contains(part), "{text:?} gave {error}");
+        }
+    }
+
+    #[test]
+    fn a_syntax_error_is_told_with_its_place() {
+        let error = error("name = \"a\nx = 1");
+        assert!(error.starts_with("fizz.toml:1:"), "{error}");
+        assert!(error.contains("not valid TOML"), "{error}");
+    }
+
+    #[test]
+    fn variables_go_before_the_file_and_errors_name_them() {
+        let env = |name: &str| match name {
+            "FIZZ_OFFER__PRICE_PER_HOUR" => Some("0.1".to_owned()),
+            "FIZZ_COORDINATORS" => Some("[{url=\"https://c.example\"}]".to_owned()),
+            _ => None,
+        };
+        let config = Config::parse("[offer]\nprice_per_hour = \"0.9\"", "fizz.toml", env).unwrap();
+        assert_eq!(config.offer.price_min().micros(), 100_000);
+        assert_eq!(config.coordinators[0].url.as_str(), "https://c.example");
+        let env = |name: &str| (name == "FIZZ_OFFER__MEMORY").then(|| "much".to_owned());
+        let error = Config::parse("", "fizz.toml", env).unwrap_err().to_string();
+        assert!(error.starts_with("FIZZ_OFFER__MEMORY: "), "{error}");
+    }
+}
