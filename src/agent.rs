@@ -8,6 +8,8 @@
 //! - Only containers that carry this node's label are ever touched.
 //! - One agent per state folder, held by a lock.
 
+pub mod journal;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;

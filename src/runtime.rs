@@ -12,6 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::stream::BoxStream;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::mpsc;
 
@@ -31,7 +32,7 @@ pub const LABEL_GENERATION: &str = "io.fizz.generation";
 pub struct ContainerId(pub String);
 
 /// An image that is on this machine, pinned to exact content.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PinnedImage {
     /// What containers are created from: the engine's image id `sha256:…`.
     pub image_id: String,

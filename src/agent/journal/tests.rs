@@ -1,0 +1,163 @@
+use super::*;
+use crate::wire::lease::{Desired, LeaseEnd};
+use crate::wire::{Generation, JobId};
+
+fn assignment(generation: u64) -> Assignment {
+    let now = Timestamp::from_second(1_000).unwrap();
+    let spec = serde_json::json!({
+        "services": [{"name": "main", "image": "busybox", "resources": {"cpu_millis": 1000, "memory_bytes": 1 << 24, "disk_bytes": 0}}],
+        "limits": {"price_max": 1, "duration_seconds_max": 60},
+    });
+    Assignment {
+        lease_id: LeaseId::generate(now),
+        job_id: JobId::generate(now),
+        generation: Generation(generation),
+        desired: Desired::Run,
+        rate: 5.try_into().unwrap(),
+        spec: serde_json::from_value(spec).unwrap(),
+    }
+}
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(second).unwrap()
+}
+
+#[tokio::test]
+async fn what_was_written_is_there_after_the_file_is_opened_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite");
+    let lease = assignment(1);
+    let journal = Journal::open(&path).await.unwrap();
+    journal.put_lease(&lease).await.unwrap();
+    journal
+        .record(lease.lease_id, &Saved::default(), at(1), &[LeaseChange::Pulling { per_mille: None }])
+        .await
+        .unwrap();
+    let position = LogPosition { offset: 77, ..LogPosition::default() };
+    journal.put_log_position(lease.lease_id, &position).await.unwrap();
+    journal.set_meta("node_id", Some("abc")).await.unwrap();
+    journal.close().await;
+
+    let journal = Journal::open(&path).await.unwrap();
+    let record = LeaseRecord { assignment: lease.clone(), saved: Saved::default(), log: position };
+    assert_eq!(journal.leases().await.unwrap(), vec![record]);
+    assert_eq!(journal.unacked_events(lease.lease_id).await.unwrap().len(), 1);
+    assert_eq!(journal.meta("node_id").await.unwrap().as_deref(), Some("abc"));
+    journal.set_meta("node_id", None).await.unwrap();
+    assert_eq!(journal.meta("node_id").await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn sequences_have_no_gaps_and_go_on_after_acknowledgement() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
+    let lease = assignment(1);
+    journal.put_lease(&lease).await.unwrap();
+    let two = [LeaseChange::Pulling { per_mille: None }, LeaseChange::Running];
+    let events = journal.record(lease.lease_id, &Saved::default(), at(1), &two).await.unwrap();
+    assert_eq!(events.iter().map(|e| e.sequence.0).collect::<Vec<_>>(), [1, 2]);
+    journal.ack_events(lease.lease_id, Sequence(1)).await.unwrap();
+    journal.append_event(lease.lease_id, at(2), LeaseChange::Collecting).await.unwrap();
+    let left = journal.unacked_events(lease.lease_id).await.unwrap();
+    assert_eq!(left.iter().map(|e| e.sequence.0).collect::<Vec<_>>(), [2, 3]);
+    journal.ack_events(lease.lease_id, Sequence(3)).await.unwrap();
+    let ended = LeaseChange::Ended { end: LeaseEnd::Exited { code: 0 }, ran_millis: 1 };
+    let last = journal.append_event(lease.lease_id, at(3), ended).await.unwrap();
+    assert_eq!(last[0].sequence, Sequence(4));
+}
+
+#[tokio::test]
+async fn a_newer_wish_replaces_an_older_one_and_never_the_other_way_round() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
+    let mut lease = assignment(2);
+    journal.put_lease(&lease).await.unwrap();
+    lease.generation = Generation(3);
+    lease.desired = Desired::Stop;
+    journal.put_lease(&lease).await.unwrap();
+    let old = Assignment { generation: Generation(1), desired: Desired::Run, ..lease.clone() };
+    journal.put_lease(&old).await.unwrap();
+    assert_eq!(journal.lease(lease.lease_id).await.unwrap().unwrap().assignment, lease);
+}
+
+#[tokio::test]
+async fn a_forgotten_lease_takes_its_events_along_and_cannot_be_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
+    let lease = assignment(1);
+    journal.put_lease(&lease).await.unwrap();
+    journal.append_event(lease.lease_id, at(1), LeaseChange::Running).await.unwrap();
+    journal.forget_lease(lease.lease_id).await.unwrap();
+    assert!(journal.leases().await.unwrap().is_empty());
+    assert!(journal.unacked_events(lease.lease_id).await.unwrap().is_empty());
+    let error = journal.record(lease.lease_id, &Saved::default(), at(1), &[]).await.unwrap_err();
+    assert!(matches!(error, JournalError::UnknownLease { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_file_held_by_another_process_is_said_to_be_locked() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite");
+    let holder = Journal::open(&path).await.unwrap();
+    let tx = holder.pool.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let error = Journal::open(&path).await.unwrap_err();
+    assert!(matches!(error, JournalError::Locked { .. }), "{error:?}");
+    assert!(error.to_string().contains("fuser"), "{error}");
+    drop(tx);
+}
+
+#[tokio::test]
+async fn a_damaged_file_is_left_alone_and_the_error_says_how_to_move_it_aside() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite");
+    let garbage = vec![0x5a_u8; 8192];
+    std::fs::write(&path, &garbage).unwrap();
+    let error = Journal::open(&path).await.unwrap_err();
+    assert!(matches!(error, JournalError::Corrupt { .. }), "{error:?}");
+    assert!(error.to_string().contains("mv "), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), garbage);
+}
+
+#[tokio::test]
+async fn a_row_that_cannot_be_read_counts_as_damage() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
+    journal.put_lease(&assignment(1)).await.unwrap();
+    sqlx::query("UPDATE leases SET saved = 'no json'").execute(&journal.pool).await.unwrap();
+    assert!(matches!(journal.leases().await.unwrap_err(), JournalError::Corrupt { .. }));
+}
+
+#[tokio::test]
+async fn a_file_of_a_newer_version_is_refused_and_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite");
+    let journal = Journal::open(&path).await.unwrap();
+    sqlx::query("PRAGMA user_version = 9").execute(&journal.pool).await.unwrap();
+    journal.close().await;
+    for _ in 0..2 {
+        let error = Journal::open(&path).await.unwrap_err();
+        assert!(matches!(error, JournalError::Newer { found: 9, known: 1, .. }), "{error:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_missing_folder_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = Journal::open(&folder.path().join("nowhere/state.sqlite")).await.unwrap_err();
+    assert!(matches!(error, JournalError::NotAccessible { .. }), "{error:?}");
+    assert!(error.to_string().contains("nowhere"), "{error}");
+}
+
+#[tokio::test]
+async fn a_full_disk_is_called_by_its_name_and_nothing_half_done_stays() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
+    // SQLite reports a file that may not grow exactly as it reports a full disk.
+    sqlx::query("PRAGMA max_page_count = 1").execute(&journal.pool).await.unwrap();
+    let mut lease = assignment(1);
+    lease.spec.name = Some("x".repeat(1 << 20));
+    let error = journal.put_lease(&lease).await.unwrap_err();
+    assert!(matches!(error, JournalError::NoSpace { .. }), "{error:?}");
+    assert!(error.is_temporary());
+    assert!(journal.leases().await.unwrap().is_empty());
+}

@@ -1,0 +1,123 @@
+//! One task per lease: it drives the pure machine over the container engine, the coordinator and the journal.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use crate::agent::journal::Journal;
+use crate::clock::Clock;
+use crate::job::LeasePort;
+use crate::runtime::{ContainerRuntime, OwnedContainer};
+use crate::wire::lease::{Assignment, LeasePhase};
+use crate::wire::{HourlyRate, JobId, LeaseId, NodeId};
+
+const COMMANDS_MAX: usize = 16;
+
+/// What a lease's task needs from outside.
+#[derive(Clone)]
+pub struct RunnerDeps {
+    /// The container engine.
+    pub runtime: Arc<dyn ContainerRuntime>,
+    /// Where reports go.
+    pub port: Arc<dyn LeasePort>,
+    /// The agent's memory.
+    pub journal: Journal,
+    /// Wall and steady time.
+    pub clock: Clock,
+    /// This node.
+    pub node_id: NodeId,
+    /// Folder for outputs on their way; exists and is ours alone.
+    pub spool_dir: PathBuf,
+}
+
+/// What can be asked of a lease's task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum LeaseCommand {
+    /// The renter wants it to stop: SIGTERM, grace, SIGKILL, then log and output as usual.
+    Stop,
+    /// The node gives it back: SIGTERM, grace, SIGKILL, log to its end, no output; it may run elsewhere.
+    Evict {
+        /// For people.
+        reason: String,
+    },
+    /// The lease is over for the coordinator: kill, remove, report nothing, leave no trace in the journal.
+    Forget,
+    /// Something happened to the container; look at it.
+    Poke,
+    /// Freeze it for the owner's sake.
+    Freeze {
+        /// For people.
+        reason: String,
+    },
+    /// Undo the freeze.
+    Thaw,
+}
+
+/// A lease as its task sees it now.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeaseSnapshot {
+    /// The lease.
+    pub lease_id: LeaseId,
+    /// The job behind it.
+    pub job_id: JobId,
+    /// Where it stands.
+    pub phase: LeasePhase,
+    /// One sentence about what it does or waits for, for people.
+    pub detail: String,
+    /// Progress of the pull, 0 to 1000, while pulling.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pull_per_mille: Option<u16>,
+    /// When the container was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub started_at: Option<Timestamp>,
+    /// Milliseconds it had run, frozen time left out, when this snapshot was taken.
+    pub ran_millis: u64,
+    /// The image as the job names it.
+    pub image: String,
+    /// What an hour pays, before the network's fee.
+    pub rate: HourlyRate,
+    /// Whether everything is reported and removed: the task has ended or is about to.
+    pub over: bool,
+}
+
+/// The way to a lease's task.
+#[derive(Debug)]
+pub struct LeaseHandle {
+    /// Commands; a full queue means that the task is busy, try again.
+    pub commands: mpsc::Sender<LeaseCommand>,
+    /// The newest snapshot.
+    pub snapshot: watch::Receiver<LeaseSnapshot>,
+    /// Ends when the lease is over and its container removed. Aborting it is what a crash does: nothing is lost.
+    pub done: JoinHandle<()>,
+}
+
+/// Starts the task of one lease, or takes it up again where the journal says it was.
+///
+/// A lease that the journal knows to be over ends at once and is not started again. After the end the journal keeps the lease
+/// until [`Journal::forget_lease`], so that a late assignment cannot start it a second time.
+#[must_use]
+pub fn spawn(deps: RunnerDeps, assignment: Assignment, found: Option<OwnedContainer>) -> LeaseHandle {
+    let (commands, mut inbox) = mpsc::channel(COMMANDS_MAX);
+    let image = assignment.spec.services.first().map(|service| service.image.clone()).unwrap_or_default();
+    let (publish, snapshot) = watch::channel(LeaseSnapshot {
+        lease_id: assignment.lease_id,
+        job_id: assignment.job_id,
+        phase: LeasePhase::Assigned,
+        detail: "waits to be taken up".to_owned(),
+        pull_per_mille: None,
+        started_at: None,
+        ran_millis: 0,
+        image,
+        rate: assignment.rate,
+        over: false,
+    });
+    let done = tokio::spawn(async move {
+        let _kept = (deps, found, publish);
+        while inbox.recv().await.is_some_and(|command| command != LeaseCommand::Forget) {}
+    });
+    LeaseHandle { commands, snapshot, done }
+}
