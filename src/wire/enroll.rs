@@ -69,6 +69,40 @@ pub struct EnrollPoll {
     pub poll_token: Secret,
 }
 
+/// A device-code enrolment as its owner sees it: `GET /v1/account/enrollments/{user_code}`, and the answer to
+/// `POST …/approve` and `POST …/deny`. The code is accepted in any case, with or without its dash.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EnrollmentView {
+    /// The code, `BCDF-GHJK`.
+    pub user_code: String,
+    /// The machine's own name.
+    pub node_name: String,
+    /// Version of its agent.
+    pub agent_version: String,
+    /// When the code runs out.
+    pub expires_at: Timestamp,
+    /// What was decided.
+    pub decision: EnrollDecision,
+    /// The node, once approved.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node_id: Option<NodeId>,
+}
+
+/// What an owner decided about an enrolment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EnrollDecision {
+    /// Nothing yet.
+    Pending,
+    /// The machine is in.
+    Approved,
+    /// The machine stays out.
+    Denied,
+    /// A decision this build does not know.
+    #[serde(other)]
+    Unknown,
+}
+
 /// `POST /v1/sessions/nonce`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NonceRequest {

@@ -205,3 +205,10 @@ pub struct NodeView {
     /// Leases on it now.
     pub leases: u32,
 }
+
+/// `GET /v1/admin/nodes`, in the order of their names.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct NodeList {
+    /// The nodes.
+    pub nodes: Vec<NodeView>,
+}

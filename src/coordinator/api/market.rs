@@ -1,10 +1,10 @@
 //! What can be rented now.
 
-use axum::Router;
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::coordinator::App;
 
-/// The routes of this file.
-pub(super) fn routes() -> Router<App> {
-    Router::new()
+/// The routes of this file: `.routes(routes!(handler))` registers a `#[utoipa::path]` handler and documents it.
+pub(super) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
 }
