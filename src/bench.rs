@@ -1,1 +1,209 @@
-//! The machine as measured.
+//! The machine as measured: graphics adapters through compute shaders, each result checked against a CPU twin.
+//!
+//! Invariants
+//! - The agent runs no graphics driver itself: [`run_child`] and [`list_child`] start `fizz bench` as a child process, bounded in
+//!   time and output; [`run_here`] is what that child does.
+//! - A number is a measurement whose result was checked. A lost device, memory that ran out, NaN or infinity are problems said
+//!   in a sentence, never numbers.
+//! - Software adapters are measured and labelled; they never count as GPUs.
+//! - Nothing to measure is no error: the report is then valid, has score 0 and says why in `problems`.
+
+pub mod child;
+pub mod score;
+
+use std::io::Write;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+pub use child::{BenchError, list_child, run_child};
+
+use crate::clock::Clock;
+use crate::hardware;
+use crate::wire::bench::BenchmarkReport;
+use crate::wire::node::{Gpu, GpuKind};
+
+/// Version of the method; reports of different methods are not compared.
+pub const METHOD: u32 = 1;
+
+/// Deadline for [`list_child`].
+pub const LIST_TIME_LIMIT: Duration = Duration::from_secs(30);
+/// Deadline for [`run_child`] with `quick`; the run itself takes seconds, a machine under load may take longer.
+pub const QUICK_TIME_LIMIT: Duration = Duration::from_secs(90);
+/// Deadline for [`run_child`] without `quick`.
+pub const FULL_TIME_LIMIT: Duration = Duration::from_secs(240);
+
+/// How to measure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BenchOptions {
+    /// About 100 ms for every kernel instead of 300 ms.
+    pub quick: bool,
+    /// Only list the adapters, measure nothing: the report then has no results, and score 0.
+    pub list_only: bool,
+}
+
+/// How far a run is; one JSON line on the child's standard error.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BenchProgress {
+    /// What is being done now, for people: `llvmpipe: fp32 FMA`.
+    pub doing: String,
+    /// Steps done so far.
+    pub steps_done: u32,
+    /// Steps in all; may grow while adapters are found.
+    pub steps_total: u32,
+}
+
+/// Everything `fizz bench --json` prints, as one document.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BenchOutput {
+    /// The measurements.
+    pub report: BenchmarkReport,
+    /// Adapters as found, for the inventory. One that could not compute is listed as [`GpuKind::Unknown`], so that it is never
+    /// offered.
+    pub gpus: Vec<Gpu>,
+}
+
+/// One line of the table `fizz bench` draws.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TableRow {
+    /// The adapter's name.
+    pub name: String,
+    /// What it is, in a word.
+    pub kind: &'static str,
+    /// fp32 fused multiply-add throughput, TFLOP/s.
+    pub fp32_tflops: f64,
+    /// fp32 matrix multiplication throughput, TFLOP/s.
+    pub matmul_tflops: f64,
+    /// Memory bandwidth of a copy (read plus written), GB/s.
+    pub memory_gigabytes_per_second: f64,
+    /// Its score.
+    pub score: u32,
+    /// Whether its results were right.
+    pub verified: bool,
+}
+
+/// Measures in this process: what the child does. Blocks for seconds; a driver may hang or crash it.
+pub fn run_here(options: BenchOptions, clock: &Clock, mut progress: impl FnMut(BenchProgress)) -> BenchOutput {
+    let mut problems = Vec::new();
+    let measured = measure(options, clock, &mut progress, &mut problems);
+    let host = hardware::host(Path::new("/"));
+    let fingerprint = match &host {
+        Ok(host) => hardware::fingerprint(host, &measured.gpus, METHOD),
+        Err(error) => {
+            problems.push(format!("the host could not be described: {error}"));
+            String::new()
+        }
+    };
+    let report = BenchmarkReport {
+        measured_at: clock.now(),
+        fingerprint,
+        method: METHOD,
+        score: score::overall(&measured.results),
+        gpus: measured.results,
+        problems,
+    };
+    BenchOutput { report, gpus: measured.gpus }
+}
+
+/// What `fizz bench --json` does: runs here, prints the document on `out`, and progress on `progress_out` when `child` asks.
+///
+/// # Errors
+/// When `out` cannot be written.
+pub fn run_as_child(
+    options: BenchOptions,
+    clock: &Clock,
+    out: &mut impl Write,
+    mut progress_out: Option<&mut dyn Write>,
+) -> std::io::Result<()> {
+    let output = run_here(options, clock, |progress| {
+        if let Some(progress_out) = progress_out.as_mut() {
+            // A parent that no longer reads its progress still gets the result.
+            let line = serde_json::to_string(&progress).unwrap_or_default();
+            let _ = writeln!(progress_out, "{line}");
+        }
+    });
+    serde_json::to_writer_pretty(&mut *out, &output)?;
+    writeln!(out)
+}
+
+/// Whether a cached report still describes the machine with this fingerprint (see [`hardware::fingerprint`]).
+#[must_use]
+pub fn is_current(report: &BenchmarkReport, fingerprint: &str) -> bool {
+    report.method == METHOD && !fingerprint.is_empty() && report.fingerprint == fingerprint
+}
+
+/// The results as lines of a table, best first.
+#[must_use]
+pub fn table_rows(output: &BenchOutput) -> Vec<TableRow> {
+    let mut rows: Vec<TableRow> = output
+        .report
+        .gpus
+        .iter()
+        .map(|gpu| TableRow {
+            name: gpu.name.clone(),
+            kind: kind_label(gpu.kind),
+            fp32_tflops: gpu.fp32_flops / 1e12,
+            matmul_tflops: gpu.matmul_flops / 1e12,
+            memory_gigabytes_per_second: gpu.memory_bytes_per_second / 1e9,
+            score: gpu.score,
+            verified: gpu.verified,
+        })
+        .collect();
+    rows.sort_by(|left, right| right.score.cmp(&left.score).then_with(|| left.name.cmp(&right.name)));
+    rows
+}
+
+/// What an adapter is, in a word for people.
+#[must_use]
+pub const fn kind_label(kind: GpuKind) -> &'static str {
+    match kind {
+        GpuKind::Discrete => "discrete",
+        GpuKind::Integrated => "integrated",
+        GpuKind::Virtual => "virtual",
+        GpuKind::Software => "software",
+        GpuKind::Unknown => "unknown",
+    }
+}
+
+/// Adapters and their results.
+#[derive(Debug, Default)]
+struct Measured {
+    gpus: Vec<Gpu>,
+    results: Vec<crate::wire::bench::GpuResult>,
+}
+
+fn measure(
+    _options: BenchOptions,
+    _clock: &Clock,
+    _progress: &mut dyn FnMut(BenchProgress),
+    problems: &mut Vec<String>,
+) -> Measured {
+    problems.push("this build of fizz cannot measure GPUs".to_owned());
+    Measured::default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_document_survives_the_way_through_json() {
+        let mut text = Vec::new();
+        let options = BenchOptions { quick: true, list_only: true };
+        run_as_child(options, &Clock::manual(jiff::Timestamp::UNIX_EPOCH), &mut text, None).unwrap();
+        let output: BenchOutput = serde_json::from_slice(&text).unwrap();
+        assert_eq!(output.report.method, METHOD);
+        assert_eq!(output.report.score, 0);
+    }
+
+    #[test]
+    fn a_report_is_current_only_for_its_own_fingerprint_and_method() {
+        let options = BenchOptions { quick: true, list_only: true };
+        let report = run_here(options, &Clock::manual(jiff::Timestamp::UNIX_EPOCH), |_| {}).report;
+        assert!(is_current(&report, &report.fingerprint));
+        assert!(!is_current(&report, "0"));
+        assert!(!is_current(&BenchmarkReport { method: METHOD + 1, ..report.clone() }, &report.fingerprint));
+        assert!(!is_current(&BenchmarkReport { fingerprint: String::new(), ..report }, ""));
+    }
+}
