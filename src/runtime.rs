@@ -6,6 +6,8 @@
 //! - Every call has a deadline inside the implementation; none waits for ever on an engine that hangs.
 //! - Only containers with our node's label are listed, stopped or removed.
 
+pub mod fake;
+
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -154,10 +156,10 @@ pub trait ContainerRuntime: Send + Sync + 'static {
         progress: mpsc::Sender<PullProgress>,
     ) -> Result<PinnedImage, RuntimeError>;
 
-    /// Makes a container, or finds the one already made for the same lease and generation.
+    /// Makes a container, or finds the one already made for the same lease.
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError>;
 
-    /// Starts it; nothing happens when it runs already.
+    /// Starts it if it was never started; nothing happens when it runs or has ended.
     async fn start(&self, id: &ContainerId) -> Result<(), RuntimeError>;
 
     /// Waits until it has ended.
@@ -172,7 +174,7 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Wakes the caller when something happens to this node's containers. Ends when the engine goes away.
     fn events(&self, node_id: NodeId) -> BoxStream<'static, Result<ContainerEvent, RuntimeError>>;
 
-    /// SIGTERM, then SIGKILL after `grace`; returns when it has ended.
+    /// SIGTERM, then SIGKILL after `grace`; returns when it has ended. Works on a frozen one; nothing happens when it has ended.
     async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError>;
 
     /// Freezes every process in it.

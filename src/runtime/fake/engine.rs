@@ -1,0 +1,270 @@
+//! The fake engine's side of [`ContainerRuntime`].
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use tokio::sync::{broadcast, mpsc};
+
+use super::super::{
+    ContainerEvent, ContainerExit, ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, LogEntry,
+    OwnedContainer, PinnedImage, PullProgress, RuntimeError,
+};
+use super::container::{self, FakeContainer};
+use super::{Call, FakeImage, FakeRuntime, not_running};
+use crate::wire::NodeId;
+use crate::wire::node::Engine;
+
+#[async_trait]
+impl ContainerRuntime for FakeRuntime {
+    async fn engine(&self) -> Result<Engine, RuntimeError> {
+        drop(self.enter(Call::Engine)?);
+        Ok(Engine { name: "fake".to_owned(), version: "1.0".to_owned(), api_version: "1.41".to_owned() })
+    }
+
+    async fn ensure_image(
+        &self,
+        image: &str,
+        progress: mpsc::Sender<PullProgress>,
+    ) -> Result<PinnedImage, RuntimeError> {
+        let FakeImage { layers, layer_time, .. } = {
+            let mut world = self.enter(Call::EnsureImage)?;
+            world.pulls += 1;
+            world.images.get(image).cloned().ok_or_else(|| RuntimeError::ImageNotFound {
+                image: image.to_owned(),
+                detail: "the fake engine has no such image".to_owned(),
+            })?
+        };
+        let bytes_total = layers.iter().sum();
+        let mut bytes_done = 0;
+        for layer in layers {
+            if !layer_time.is_zero() {
+                tokio::time::sleep(layer_time).await;
+            }
+            bytes_done += layer;
+            let _ = progress.try_send(PullProgress { bytes_done, bytes_total });
+        }
+        drop(self.enter(Call::EnsureImage)?);
+        let image_id = format!("sha256:{image}");
+        Ok(PinnedImage { digest: format!("{image}@{image_id}"), image_id })
+    }
+
+    async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
+        let mut world = self.enter(Call::Create)?;
+        if let Some((id, _)) = world.containers.iter().find(|(_, c)| c.spec.lease_id == spec.lease_id) {
+            return Ok(ContainerId(id.clone()));
+        }
+        let name = spec.image_id.strip_prefix("sha256:").unwrap_or(&spec.image_id);
+        let image = world.images.get(name).ok_or_else(|| RuntimeError::ImageNotFound {
+            image: spec.image_id.clone(),
+            detail: "the fake engine has no such image".to_owned(),
+        })?;
+        let script = world.scripts.get(&spec.command).unwrap_or(&image.script).clone();
+        world.made += 1;
+        let id = format!("fake{:04}", world.made);
+        *world.creates.entry(spec.lease_id).or_default() += 1;
+        world.containers.insert(id.clone(), FakeContainer::new(spec.clone(), script));
+        drop(world);
+        self.bump();
+        Ok(ContainerId(id))
+    }
+
+    async fn start(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let now = self.clock.now();
+        let mut world = self.enter(Call::Start)?;
+        let container = world.find(id)?;
+        if container.started_at.is_some() {
+            return Ok(());
+        }
+        container.started_at = Some(now);
+        let lease_id = container.spec.lease_id;
+        *world.starts.entry(lease_id).or_default() += 1;
+        drop(world);
+        self.bump();
+        tokio::spawn(container::follow(self.clone(), id.0.clone()));
+        let _ = self.events.send(lease_id);
+        Ok(())
+    }
+
+    async fn wait(&self, id: &ContainerId) -> Result<ContainerExit, RuntimeError> {
+        drop(self.enter(Call::Wait)?);
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            {
+                let mut world = self.world();
+                if !world.up {
+                    return Err(not_running());
+                }
+                if let Some(exit) = &world.find(id)?.exit {
+                    return Ok(exit.clone());
+                }
+            }
+            if changed.changed().await.is_err() {
+                return Err(not_running());
+            }
+        }
+    }
+
+    async fn inspect(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError> {
+        Ok(self.enter(Call::Inspect)?.find(id)?.status())
+    }
+
+    async fn list(&self, node_id: NodeId) -> Result<Vec<OwnedContainer>, RuntimeError> {
+        let world = self.enter(Call::List)?;
+        let ours = world.containers.iter().filter(|(_, container)| container.spec.node_id == node_id);
+        Ok(ours.map(|(id, container)| container.owned(id)).collect())
+    }
+
+    fn events(&self, _node_id: NodeId) -> BoxStream<'static, Result<ContainerEvent, RuntimeError>> {
+        let receiver = self.events.subscribe();
+        let changed = self.changed.subscribe();
+        stream::unfold(Some((self.clone(), receiver, changed)), |state| async move {
+            let (runtime, mut receiver, mut changed) = state?;
+            loop {
+                changed.borrow_and_update();
+                if !runtime.world().up {
+                    return Some((Err(not_running()), None));
+                }
+                tokio::select! {
+                    event = receiver.recv() => match event {
+                        Ok(lease_id) => return Some((Ok(ContainerEvent { lease_id }), Some((runtime, receiver, changed)))),
+                        Err(broadcast::error::RecvError::Lagged(_)) => {}
+                        Err(broadcast::error::RecvError::Closed) => return None,
+                    },
+                    _ = changed.changed() => {}
+                }
+            }
+        })
+        .boxed()
+    }
+
+    async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {
+        {
+            let mut world = self.enter(Call::Stop)?;
+            let container = world.find(id)?;
+            if container.started_at.is_none() || container.exit.is_some() {
+                return Ok(());
+            }
+            container.term = true;
+            container.paused = false;
+        }
+        self.bump();
+        if tokio::time::timeout(grace, self.wait(id)).await.is_err() {
+            container::end(self, &id.0, 137, false);
+        }
+        Ok(())
+    }
+
+    async fn pause(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        self.set_paused(Call::Pause, id, true)
+    }
+
+    async fn unpause(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        self.set_paused(Call::Unpause, id, false)
+    }
+
+    fn logs(&self, id: &ContainerId, since_nanos: i128) -> BoxStream<'static, Result<LogEntry, RuntimeError>> {
+        let state = (self.clone(), id.clone(), self.changed.subscribe(), 0_usize);
+        stream::unfold(Some(state), move |state| async move {
+            let (runtime, id, mut changed, mut next) = state?;
+            if next == 0
+                && let Err(error) = runtime.enter(Call::Logs).map(drop)
+            {
+                return Some((Err(error), None));
+            }
+            loop {
+                changed.borrow_and_update();
+                match runtime.log_entry(&id, &mut next, since_nanos) {
+                    Ok(Some(entry)) => return Some((Ok(entry), Some((runtime, id, changed, next)))),
+                    Ok(None) => {}
+                    Err(None) => return None,
+                    Err(Some(error)) => return Some((Err(error), None)),
+                }
+                changed.changed().await.ok()?;
+            }
+        })
+        .boxed()
+    }
+
+    fn archive(&self, id: &ContainerId, path: &str) -> BoxStream<'static, Result<Bytes, RuntimeError>> {
+        let tar = self.tar_of(id, path);
+        let pieces: Vec<Result<Bytes, RuntimeError>> = match tar {
+            Ok(tar) => tar.chunks(4096).map(|piece| Ok(Bytes::copy_from_slice(piece))).collect(),
+            Err(error) => vec![Err(error)],
+        };
+        stream::iter(pieces).boxed()
+    }
+
+    async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        drop(self.enter(Call::Remove)?.containers.remove(&id.0));
+        self.bump();
+        Ok(())
+    }
+}
+
+impl FakeRuntime {
+    fn set_paused(&self, call: Call, id: &ContainerId, paused: bool) -> Result<(), RuntimeError> {
+        {
+            let mut world = self.enter(call)?;
+            let container = world.find(id)?;
+            if container.started_at.is_none() || container.exit.is_some() {
+                let detail = "it does not run".to_owned();
+                return Err(RuntimeError::Engine { what: "freeze or thaw a container", detail });
+            }
+            container.paused = paused;
+        }
+        self.bump();
+        Ok(())
+    }
+
+    /// The next entry not before `since_nanos`; `Ok(None)` when more may come, `Err(None)` at the end.
+    fn log_entry(
+        &self,
+        id: &ContainerId,
+        next: &mut usize,
+        since_nanos: i128,
+    ) -> Result<Option<LogEntry>, Option<RuntimeError>> {
+        let mut world = self.world();
+        if !world.up {
+            return Err(Some(not_running()));
+        }
+        let container = world.find(id).map_err(Some)?;
+        while let Some(entry) = container.log.get(*next) {
+            *next += 1;
+            if entry.at_nanos >= since_nanos {
+                return Ok(Some(entry.clone()));
+            }
+        }
+        if container.exit.is_some() || container.started_at.is_none() { Err(None) } else { Ok(None) }
+    }
+
+    fn tar_of(&self, id: &ContainerId, path: &str) -> Result<Vec<u8>, RuntimeError> {
+        let mut world = self.enter(Call::Archive)?;
+        let container = world.find(id)?;
+        let folder = path.rsplit('/').next().unwrap_or(path).to_owned();
+        let prefix = format!("{}/", path.trim_end_matches('/'));
+        let mut tar = tar::Builder::new(Vec::new());
+        let mut found = false;
+        for (file, bytes) in &container.files {
+            let Some(rest) = file.strip_prefix(&prefix) else { continue };
+            found = true;
+            let mut header = tar::Header::new_gnu();
+            header.set_size(bytes.len() as u64);
+            header.set_mode(0o644);
+            header.set_cksum();
+            tar.append_data(&mut header, format!("{folder}/{rest}"), bytes.as_slice())
+                .map_err(|error| broken(&error))?;
+        }
+        if !found {
+            return Err(RuntimeError::NoSuchPath { path: path.to_owned() });
+        }
+        tar.into_inner().map_err(|error| broken(&error))
+    }
+}
+
+fn broken(error: &std::io::Error) -> RuntimeError {
+    RuntimeError::Engine { what: "read a folder", detail: error.to_string() }
+}
