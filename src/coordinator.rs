@@ -8,8 +8,12 @@
 
 pub mod auth;
 pub mod config;
+pub mod ledger;
+pub mod matching;
+pub mod placement;
 pub mod problem;
 pub mod store;
+pub mod validate;
 pub mod wake;
 
 pub(crate) mod api;
