@@ -8,7 +8,10 @@
 //! - Only containers that carry this node's label are ever touched.
 //! - One agent per state folder, held by a lock.
 
+pub mod failover;
+pub mod identity;
 pub mod journal;
+mod private;
 
 use std::path::PathBuf;
 use std::sync::Arc;
