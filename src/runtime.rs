@@ -6,6 +6,7 @@
 //! - Every call has a deadline inside the implementation; none waits for ever on an engine that hangs.
 //! - Only containers with our node's label are listed, stopped or removed.
 
+pub mod docker;
 pub mod fake;
 
 use std::time::Duration;

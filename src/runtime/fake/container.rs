@@ -86,8 +86,9 @@ pub(super) async fn follow(runtime: FakeRuntime, id: String) {
     let Some(script) = runtime.world().containers.get(&id).map(|container| container.script.clone()) else { return };
     let mut holds = 0;
     for step in script {
-        let outcome = match step {
+        let outcome = match &step {
             Step::Sleep(time) => {
+                let time = *time;
                 let mut signals = runtime.changed.subscribe();
                 tokio::select! {
                     () = tokio::time::sleep(time) => passable(&runtime, &id, &mut changed, 0).await,
@@ -99,10 +100,12 @@ pub(super) async fn follow(runtime: FakeRuntime, id: String) {
                 holds += 1;
                 passable(&runtime, &id, &mut changed, holds).await
             }
-            step => match passable(&runtime, &id, &mut changed, 0).await {
-                Ok(()) => act(&runtime, &id, step),
-                Err(over) => Err(over),
-            },
+            Step::Out(_) | Step::Err(_) | Step::IgnoreTerm | Step::File(..) | Step::Exit(_) | Step::OutOfMemory => {
+                match passable(&runtime, &id, &mut changed, 0).await {
+                    Ok(()) => act(&runtime, &id, step),
+                    Err(over) => Err(over),
+                }
+            }
         };
         if outcome.is_err() {
             return;

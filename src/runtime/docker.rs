@@ -1,0 +1,207 @@
+//! Docker, and engines that speak its API. The only place that knows bollard.
+//!
+//! Invariants
+//! - Every call has a deadline; streams have one per piece, except for those that may be silent (logs, events, waiting).
+//! - Containers are found by label. Their name only makes sure that a lease never gets two.
+//! - What a container may not have is decided in `containers`, from a [`ContainerSpec`] that cannot ask for it.
+
+mod containers;
+mod errors;
+mod images;
+mod logs;
+
+use std::future::Future;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bollard::Docker;
+use bollard::query_parameters::{
+    DownloadFromContainerOptionsBuilder, EventsOptionsBuilder, RemoveContainerOptionsBuilder,
+};
+use bytes::Bytes;
+use futures_util::StreamExt as _;
+use futures_util::stream::{self, BoxStream};
+use tokio::sync::mpsc;
+
+use super::{
+    ContainerEvent, ContainerExit, ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, LABEL_LEASE,
+    LABEL_NODE, LogEntry, OwnedContainer, PinnedImage, PullProgress, RuntimeError,
+};
+use crate::wire::NodeId;
+use crate::wire::node::Engine;
+
+const API_NEEDED: &str = "1.41";
+const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+const CALL_DEADLINE: Duration = Duration::from_secs(30);
+const START_DEADLINE: Duration = Duration::from_secs(120);
+const PIECE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// A Docker engine. Clones share the connection settings; each call opens a connection of its own.
+#[derive(Debug, Clone)]
+pub struct DockerRuntime {
+    docker: Docker,
+    address: String,
+    architecture: String,
+}
+
+impl DockerRuntime {
+    /// Connects to the engine at `address` (`unix:///…`, `tcp://…`), else at `DOCKER_HOST`, else at Docker's usual socket.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotRunning`], [`RuntimeError::PermissionDenied`], [`RuntimeError::ApiTooOld`], or that it does not answer.
+    pub async fn connect(address: Option<&str>) -> Result<Self, RuntimeError> {
+        let address = address
+            .map(str::to_owned)
+            .or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()))
+            .unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
+        let docker =
+            Docker::connect_with_host(&address).map_err(|error| errors::classify(&address, "connect", error))?;
+        let mut runtime = Self { docker, address, architecture: String::new() };
+        runtime.architecture = runtime.version().await?.1;
+        Ok(runtime)
+    }
+
+    /// Where the engine listens.
+    #[must_use]
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Name, version and API version; and the architecture as Docker names it.
+    async fn version(&self) -> Result<(Engine, String), RuntimeError> {
+        let found = self.call("say its version", CONNECT_DEADLINE, self.docker.version()).await?;
+        let api_version = found.api_version.unwrap_or_default();
+        if !errors::api_is_enough(&api_version, API_NEEDED) {
+            let found = if api_version.is_empty() { "unknown".to_owned() } else { api_version };
+            return Err(RuntimeError::ApiTooOld { found, needed: API_NEEDED });
+        }
+        let components = found.components.unwrap_or_default();
+        let podman = components.iter().any(|component| component.name.contains("Podman"));
+        let name = if podman { "podman" } else { "docker" }.to_owned();
+        let engine = Engine { name, version: found.version.unwrap_or_default(), api_version };
+        Ok((engine, found.arch.unwrap_or_default()))
+    }
+
+    async fn call<T>(
+        &self,
+        what: &'static str,
+        deadline: Duration,
+        future: impl Future<Output = Result<T, bollard::errors::Error>>,
+    ) -> Result<T, RuntimeError> {
+        match tokio::time::timeout(deadline, future).await {
+            Ok(result) => result.map_err(|error| errors::classify(&self.address, what, error)),
+            Err(_) => Err(RuntimeError::TimedOut { what, seconds: deadline.as_secs() }),
+        }
+    }
+}
+
+#[async_trait]
+impl ContainerRuntime for DockerRuntime {
+    async fn engine(&self) -> Result<Engine, RuntimeError> {
+        self.version().await.map(|(engine, _)| engine)
+    }
+
+    async fn ensure_image(
+        &self,
+        image: &str,
+        progress: mpsc::Sender<PullProgress>,
+    ) -> Result<PinnedImage, RuntimeError> {
+        self.image(image, &progress).await
+    }
+
+    async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
+        self.create_container(spec).await
+    }
+
+    async fn start(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        // The engine would start an ended container again.
+        if self.inspect(id).await? != ContainerStatus::Created {
+            return Ok(());
+        }
+        let start = self.docker.start_container(&id.0, None);
+        self.call("start a container", START_DEADLINE, start).await
+    }
+
+    async fn wait(&self, id: &ContainerId) -> Result<ContainerExit, RuntimeError> {
+        self.wait_for_end(id).await
+    }
+
+    async fn inspect(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError> {
+        self.look_at(id).await
+    }
+
+    async fn list(&self, node_id: NodeId) -> Result<Vec<OwnedContainer>, RuntimeError> {
+        self.list_owned(node_id).await
+    }
+
+    fn events(&self, node_id: NodeId) -> BoxStream<'static, Result<ContainerEvent, RuntimeError>> {
+        let filters = [
+            ("type".to_owned(), vec!["container".to_owned()]),
+            ("label".to_owned(), vec![format!("{LABEL_NODE}={node_id}")]),
+        ];
+        let options = EventsOptionsBuilder::new().filters(&filters.into_iter().collect()).build();
+        let address = self.address.clone();
+        self.docker
+            .events(Some(options))
+            .filter_map(move |event| {
+                let event = match event {
+                    Ok(event) => {
+                        let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
+                        let lease = attributes.get(LABEL_LEASE).and_then(|lease| lease.parse().ok());
+                        lease.map(|lease_id| Ok(ContainerEvent { lease_id }))
+                    }
+                    Err(error) => Some(Err(errors::classify(&address, "report events", error))),
+                };
+                std::future::ready(event)
+            })
+            .boxed()
+    }
+
+    async fn stop(&self, id: &ContainerId, grace: Duration) -> Result<(), RuntimeError> {
+        self.stop_container(id, grace).await
+    }
+
+    async fn pause(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        self.call("freeze a container", CALL_DEADLINE, self.docker.pause_container(&id.0)).await
+    }
+
+    async fn unpause(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        self.call("thaw a container", CALL_DEADLINE, self.docker.unpause_container(&id.0)).await
+    }
+
+    fn logs(&self, id: &ContainerId, since_nanos: i128) -> BoxStream<'static, Result<LogEntry, RuntimeError>> {
+        self.log_entries(id, since_nanos)
+    }
+
+    fn archive(&self, id: &ContainerId, path: &str) -> BoxStream<'static, Result<Bytes, RuntimeError>> {
+        let options = DownloadFromContainerOptionsBuilder::new().path(path).build();
+        let pieces = self.docker.download_from_container(&id.0, Some(options)).boxed();
+        let (address, path) = (self.address.clone(), path.to_owned());
+        stream::unfold(Some(pieces), move |pieces| {
+            let (address, path) = (address.clone(), path.clone());
+            async move {
+                let mut pieces = pieces?;
+                let seconds = PIECE_DEADLINE.as_secs();
+                match tokio::time::timeout(PIECE_DEADLINE, pieces.next()).await {
+                    Ok(Some(Ok(bytes))) => Some((Ok(bytes), Some(pieces))),
+                    Ok(Some(Err(error))) => Some((Err(errors::classify_archive(&address, &path, error)), None)),
+                    Ok(None) => None,
+                    Err(_) => Some((Err(RuntimeError::TimedOut { what: "read a folder", seconds }), None)),
+                }
+            }
+        })
+        .boxed()
+    }
+
+    async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        let remove = self.docker.remove_container(&id.0, Some(options));
+        match self.call("remove a container", START_DEADLINE, remove).await {
+            Err(RuntimeError::NoSuchContainer) => Ok(()),
+            // Somebody else removes it at this moment.
+            Err(RuntimeError::Engine { detail, .. }) if detail.contains("already in progress") => Ok(()),
+            other => other,
+        }
+    }
+}

@@ -1,0 +1,173 @@
+//! From the engine's words to errors that say what to do.
+
+use std::error::Error as StdError;
+use std::io;
+
+use bollard::errors::Error;
+
+use super::super::RuntimeError;
+
+/// Whether an API version like `1.41` is at least the needed one.
+pub(super) fn api_is_enough(found: &str, needed: &str) -> bool {
+    let parse = |text: &str| -> Option<(u32, u32)> {
+        let (major, minor) = text.split_once('.')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    parse(found) >= parse(needed)
+}
+
+/// Turns an error of any call into ours.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "bollard has many kinds; those without a meaning of their own share one"
+)]
+pub(super) fn classify(address: &str, what: &'static str, error: Error) -> RuntimeError {
+    match error {
+        Error::DockerResponseServerError { status_code, message } => from_answer(what, status_code, &message),
+        Error::DockerStreamError { error } => from_answer(what, 0, &error),
+        Error::RequestTimeoutError => RuntimeError::TimedOut { what, seconds: 120 },
+        Error::JsonDataError { message, .. } => RuntimeError::Engine { what, detail: message },
+        Error::UnsupportedURISchemeError { .. } => RuntimeError::NotRunning {
+            address: address.to_owned(),
+            source: "the address must start with unix:// or tcp://".into(),
+        },
+        other if is_permission(&other) => RuntimeError::PermissionDenied { address: address.to_owned() },
+        other => RuntimeError::NotRunning { address: address.to_owned(), source: Box::new(other) },
+    }
+}
+
+/// As [`classify`], for reading the folder `path`.
+pub(super) fn classify_archive(address: &str, path: &str, error: Error) -> RuntimeError {
+    if let Error::DockerResponseServerError { status_code: 404, message } = &error
+        && !message.contains("No such container:")
+    {
+        return RuntimeError::NoSuchPath { path: path.to_owned() };
+    }
+    classify(address, "read a folder", error)
+}
+
+/// What an error answer means for an image.
+pub(super) fn from_pull(image: &str, here: &str, error: RuntimeError) -> RuntimeError {
+    let image = image.to_owned();
+    let RuntimeError::Engine { detail, .. } = error else { return error };
+    let lower = detail.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    if says(&["no matching manifest", "does not match the specified platform"]) {
+        RuntimeError::WrongArchitecture { image, found: "another platform".to_owned(), here: here.to_owned() }
+    } else if says(&["manifest unknown", "not found", "access denied", "unauthorized", "denied:", "invalid reference"])
+    {
+        RuntimeError::ImageNotFound { image, detail }
+    } else {
+        RuntimeError::PullFailed { image, detail }
+    }
+}
+
+fn is_permission(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(current) = next {
+        if let Some(io) = current.downcast_ref::<io::Error>()
+            && io.kind() == io::ErrorKind::PermissionDenied
+        {
+            return true;
+        }
+        next = current.source();
+    }
+    false
+}
+
+fn from_answer(what: &'static str, status: u16, message: &str) -> RuntimeError {
+    let detail = short(message);
+    let lower = message.to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
+    if says(&["no space left on device", "disk quota exceeded"]) {
+        return RuntimeError::NoSpace { detail };
+    }
+    if status == 404 && says(&["no such container"]) {
+        return RuntimeError::NoSuchContainer;
+    }
+    if status == 404 && says(&["no such image"]) {
+        return RuntimeError::ImageNotFound { image: String::new(), detail };
+    }
+    if what == "start a container" {
+        if says(&["cannot mkdir", "cwd", "chdir"]) {
+            return RuntimeError::InvalidSpec { detail };
+        }
+        if says(&["executable file not found", "no such file or directory", "exec: "]) && !says(&["permission denied"])
+        {
+            return RuntimeError::CommandNotFound { detail };
+        }
+        if says(&["permission denied", "exec format error", "is a directory"]) {
+            return RuntimeError::CommandNotExecutable { detail };
+        }
+    }
+    if status == 400 && matches!(what, "create a container" | "start a container") {
+        return RuntimeError::InvalidSpec { detail };
+    }
+    RuntimeError::Engine { what, detail }
+}
+
+/// The engine wraps its sentences in layers of "OCI runtime create failed: … : unknown"; people need the end of it.
+fn short(message: &str) -> String {
+    let trimmed = message.trim().trim_end_matches(": unknown");
+    trimmed.rsplit("OCI runtime create failed: ").next().unwrap_or(trimmed).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(what: &'static str, status: u16, message: &str) -> RuntimeError {
+        classify("s", what, Error::DockerResponseServerError { status_code: status, message: message.to_owned() })
+    }
+
+    #[test]
+    fn versions_compare_as_numbers_and_not_as_text() {
+        for (found, enough) in
+            [("1.41", true), ("1.53", true), ("1.9", false), ("1.40", false), ("2.0", true), ("", false)]
+        {
+            assert_eq!(api_is_enough(found, "1.41"), enough, "{found}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_recognised_in_every_call() {
+        for (what, message) in [
+            ("create a container", "mkdir /var/lib/docker/overlay2/x-init: no space left on device"),
+            ("start a container", "failed to create shim: write /run/x: no space left on device: unknown"),
+        ] {
+            assert!(matches!(answer(what, 500, message), RuntimeError::NoSpace { .. }), "{message}");
+        }
+        let pull = Error::DockerStreamError {
+            error:
+                "failed to register layer: Error processing tar file(exit status 1): write /f: no space left on device"
+                    .into(),
+        };
+        let pull = from_pull("busybox", "amd64", classify("s", "pull", pull));
+        assert!(matches!(pull, RuntimeError::NoSpace { .. }), "{pull}");
+        assert!(pull.to_string().contains("docker system df"), "{pull}");
+    }
+
+    #[test]
+    fn start_errors_tell_a_missing_command_from_one_that_cannot_run() {
+        let missing = "OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \"nope\": executable file not found in $PATH: unknown";
+        assert!(matches!(answer("start a container", 400, missing), RuntimeError::CommandNotFound { .. }));
+        let locked = "OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \"/etc/x\": permission denied: unknown";
+        assert!(matches!(answer("start a container", 400, locked), RuntimeError::CommandNotExecutable { .. }));
+        let workdir = "the working directory 'x' is invalid, it needs to be an absolute path";
+        assert!(matches!(answer("create a container", 400, workdir), RuntimeError::InvalidSpec { .. }));
+    }
+
+    #[test]
+    fn registry_answers_tell_not_found_from_not_reached() {
+        let pull = |message: &str| from_pull("x/y:1", "amd64", answer("pull", 500, message));
+        let missing = pull("manifest for 127.0.0.1:5000/x:1 not found: manifest unknown: manifest unknown");
+        assert!(matches!(missing, RuntimeError::ImageNotFound { .. }));
+        let private =
+            pull("pull access denied for x/y, repository does not exist or may require 'docker login': denied");
+        assert!(matches!(private, RuntimeError::ImageNotFound { .. }));
+        let down = pull("Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused");
+        assert!(matches!(down, RuntimeError::PullFailed { .. }));
+        let other = pull("no matching manifest for linux/amd64 in the manifest list entries");
+        assert!(matches!(other, RuntimeError::WrongArchitecture { .. }));
+    }
+}

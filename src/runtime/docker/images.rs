@@ -1,0 +1,191 @@
+//! Images: what is here is used when it is pinned or has never had a registry, everything else is pulled.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use bollard::models::{CreateImageInfo, ImageInspect};
+use bollard::query_parameters::CreateImageOptionsBuilder;
+use futures_util::StreamExt as _;
+use tokio::sync::mpsc;
+
+use super::super::{PinnedImage, PullProgress, RuntimeError};
+use super::{CALL_DEADLINE, DockerRuntime, errors};
+
+/// A pull that reports nothing for so long is given up.
+const STALL_DEADLINE: Duration = Duration::from_secs(300);
+
+impl DockerRuntime {
+    /// Pins the image to content that is on this machine.
+    pub(super) async fn image(
+        &self,
+        image: &str,
+        progress: &mpsc::Sender<PullProgress>,
+    ) -> Result<PinnedImage, RuntimeError> {
+        let local = self.local_image(image).await?;
+        let found = match local {
+            Some(found) if is_pinned(image) || has_no_registry(&found) => found,
+            Some(_) | None if is_image_id(image) => {
+                let detail = "this machine has no image with that id".to_owned();
+                return Err(RuntimeError::ImageNotFound { image: image.to_owned(), detail });
+            }
+            Some(_) | None => {
+                self.pull(image, progress).await?;
+                self.local_image(image).await?.ok_or_else(|| RuntimeError::PullFailed {
+                    image: image.to_owned(),
+                    detail: "it vanished after the pull".to_owned(),
+                })?
+            }
+        };
+        self.pin(image, found)
+    }
+
+    async fn local_image(&self, image: &str) -> Result<Option<ImageInspect>, RuntimeError> {
+        match self.call("look at an image", CALL_DEADLINE, self.docker.inspect_image(image)).await {
+            Ok(found) => Ok(Some(found)),
+            Err(RuntimeError::ImageNotFound { .. }) => Ok(None),
+            // A name the engine cannot parse.
+            Err(RuntimeError::Engine { detail, .. }) if detail.contains("invalid reference") => {
+                Err(RuntimeError::ImageNotFound { image: image.to_owned(), detail })
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn pin(&self, image: &str, found: ImageInspect) -> Result<PinnedImage, RuntimeError> {
+        let architecture = found.architecture.unwrap_or_default();
+        if !runs_here(&architecture, &self.architecture) {
+            return Err(RuntimeError::WrongArchitecture {
+                image: image.to_owned(),
+                found: architecture,
+                here: self.architecture.clone(),
+            });
+        }
+        let image_id = found.id.unwrap_or_else(|| image.to_owned());
+        let digest = found.repo_digests.unwrap_or_default().into_iter().next().unwrap_or_else(|| image_id.clone());
+        Ok(PinnedImage { image_id, digest })
+    }
+
+    async fn pull(&self, image: &str, progress: &mpsc::Sender<PullProgress>) -> Result<(), RuntimeError> {
+        let options = CreateImageOptionsBuilder::new().from_image(&with_tag(image)).build();
+        let mut lines = self.docker.create_image(Some(options), None, None).boxed();
+        let mut layers = Layers::default();
+        loop {
+            let line = tokio::time::timeout(STALL_DEADLINE, lines.next()).await.map_err(|_| {
+                let detail = format!("nothing came for {} s", STALL_DEADLINE.as_secs());
+                RuntimeError::PullFailed { image: image.to_owned(), detail }
+            })?;
+            match line {
+                None => return Ok(()),
+                Some(Ok(line)) => {
+                    if let Some(now) = layers.note(&line) {
+                        let _ = progress.try_send(now);
+                    }
+                }
+                Some(Err(error)) => {
+                    let error = errors::classify(&self.address, "pull an image", error);
+                    return Err(errors::from_pull(image, &self.architecture, error));
+                }
+            }
+        }
+    }
+}
+
+/// Sums the progress lines of a pull over its layers.
+#[derive(Default)]
+struct Layers {
+    seen: HashMap<String, (u64, u64)>,
+}
+
+impl Layers {
+    fn note(&mut self, line: &CreateImageInfo) -> Option<PullProgress> {
+        let id = line.id.clone()?;
+        let detail = line.progress_detail.as_ref();
+        let number = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
+        let (current, total) = (number(detail.and_then(|d| d.current)), number(detail.and_then(|d| d.total)));
+        let layer = match (line.status.as_deref(), current, total) {
+            (Some("Downloading"), Some(current), Some(total)) => {
+                let layer = self.seen.entry(id).or_default();
+                *layer = (current, total.max(current));
+                layer
+            }
+            (Some("Download complete" | "Pull complete"), ..) => {
+                let layer = self.seen.get_mut(&id)?;
+                layer.0 = layer.1;
+                layer
+            }
+            _ => return None,
+        };
+        let _ = layer;
+        let sum = |pick: fn(&(u64, u64)) -> u64| self.seen.values().map(pick).sum();
+        Some(PullProgress { bytes_done: sum(|layer| layer.0), bytes_total: sum(|layer| layer.1) })
+    }
+}
+
+fn is_image_id(image: &str) -> bool {
+    let hex = image.strip_prefix("sha256:").unwrap_or(image);
+    hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit())
+}
+
+fn is_pinned(image: &str) -> bool {
+    is_image_id(image) || image.contains("@sha256:")
+}
+
+/// Built or imported on this machine: there is nowhere to pull it from.
+fn has_no_registry(found: &ImageInspect) -> bool {
+    found.repo_digests.as_ref().is_none_or(Vec::is_empty)
+}
+
+/// A name without a tag means `latest`; the engine would pull every tag there is.
+fn with_tag(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    if last.contains(':') || last.contains('@') { image.to_owned() } else { format!("{image}:latest") }
+}
+
+fn runs_here(image: &str, here: &str) -> bool {
+    image.is_empty() || image == here || (here == "amd64" && image == "386")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bollard::models::ProgressDetail;
+
+    fn line(id: &str, status: &str, numbers: Option<(i64, i64)>) -> CreateImageInfo {
+        let progress_detail =
+            numbers.map(|(current, total)| ProgressDetail { current: Some(current), total: Some(total) });
+        CreateImageInfo {
+            id: Some(id.into()),
+            status: Some(status.into()),
+            progress_detail,
+            ..CreateImageInfo::default()
+        }
+    }
+
+    #[test]
+    fn progress_sums_over_layers_and_ignores_other_lines() {
+        let mut layers = Layers::default();
+        assert_eq!(layers.note(&line("a", "Pulling fs layer", None)), None);
+        layers.note(&line("a", "Downloading", Some((10, 100))));
+        let both = layers.note(&line("b", "Downloading", Some((5, 50)))).unwrap();
+        assert_eq!((both.bytes_done, both.bytes_total), (15, 150));
+        let done = layers.note(&line("a", "Download complete", None)).unwrap();
+        assert_eq!((done.bytes_done, done.bytes_total), (105, 150));
+        assert_eq!(layers.note(&line("a", "Extracting", Some((1, 100)))), None);
+    }
+
+    #[test]
+    fn names_without_a_tag_mean_latest() {
+        assert_eq!(with_tag("alpine"), "alpine:latest");
+        assert_eq!(with_tag("127.0.0.1:5000/x/alpine"), "127.0.0.1:5000/x/alpine:latest");
+        assert_eq!(with_tag("alpine:3"), "alpine:3");
+        assert_eq!(with_tag("a@sha256:00"), "a@sha256:00");
+    }
+
+    #[test]
+    fn only_whole_ids_count_as_ids() {
+        assert!(is_image_id(&"a".repeat(64)));
+        assert!(is_image_id(&format!("sha256:{}", "0".repeat(64))));
+        assert!(!is_image_id("abcdef"));
+        assert!(is_pinned(&format!("x@sha256:{}", "0".repeat(64))));
+    }
+}

@@ -1,0 +1,97 @@
+//! A container's log as entries with the time the engine stored them.
+//!
+//! The engine is asked for timestamps: each message then starts with an RFC 3339 time of fixed width and a space, which are
+//! taken off again. Lines over 16 KiB come as several messages with the time of the first and a line end only on the last.
+
+use std::time::Duration;
+
+use bollard::container::LogOutput;
+use bollard::query_parameters::LogsOptionsBuilder;
+use bytes::{Buf as _, Bytes};
+use futures_util::StreamExt as _;
+use futures_util::stream::BoxStream;
+use jiff::Timestamp;
+
+use super::super::{ContainerId, LogEntry, RuntimeError};
+use super::{DockerRuntime, errors};
+use crate::wire::logs::LogStream;
+
+const STAMP_BYTES_MAX: usize = 40;
+const TAIL_DEADLINE: Duration = Duration::from_secs(10);
+
+impl DockerRuntime {
+    pub(super) fn log_entries(
+        &self,
+        id: &ContainerId,
+        since_nanos: i128,
+    ) -> BoxStream<'static, Result<LogEntry, RuntimeError>> {
+        // The engine takes whole seconds; what is older within the second is left out here.
+        let since = i32::try_from(since_nanos.max(0) / 1_000_000_000).unwrap_or(i32::MAX);
+        let options =
+            LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).timestamps(true).since(since).build();
+        let address = self.address.clone();
+        self.docker
+            .logs(&id.0, Some(options))
+            .map(move |message| match message {
+                Ok(message) => entry_of(message),
+                Err(error) => Err(errors::classify(&address, "read a log", error)),
+            })
+            .filter(move |entry| std::future::ready(entry.as_ref().map_or(true, |entry| entry.at_nanos >= since_nanos)))
+            .boxed()
+    }
+
+    /// The last message on standard error; empty when there is none.
+    pub(super) async fn last_words(&self, id: &ContainerId) -> Result<String, RuntimeError> {
+        let options = LogsOptionsBuilder::new().stderr(true).tail("1").build();
+        let mut messages = self.docker.logs(&id.0, Some(options)).boxed();
+        let last = async { messages.next().await.transpose() };
+        let last = self.call("read a log", TAIL_DEADLINE, last).await?;
+        Ok(last.map(|message| String::from_utf8_lossy(&message.into_bytes()).into_owned()).unwrap_or_default())
+    }
+}
+
+fn entry_of(message: LogOutput) -> Result<LogEntry, RuntimeError> {
+    let (stream, mut bytes) = match message {
+        LogOutput::StdOut { message } => (LogStream::Stdout, message),
+        LogOutput::StdErr { message } => (LogStream::Stderr, message),
+        // The engine's own error text in mid-stream.
+        LogOutput::Console { message } | LogOutput::StdIn { message } => {
+            return Err(broken(&String::from_utf8_lossy(&message)));
+        }
+    };
+    let at_nanos = take_stamp(&mut bytes).ok_or_else(|| broken("a message has no time"))?;
+    Ok(LogEntry { at_nanos, stream, bytes })
+}
+
+fn take_stamp(bytes: &mut Bytes) -> Option<i128> {
+    let head = bytes.get(..bytes.len().min(STAMP_BYTES_MAX))?;
+    let space = head.iter().position(|&b| b == b' ')?;
+    let stamp: Timestamp = std::str::from_utf8(head.get(..space)?).ok()?.parse().ok()?;
+    bytes.advance(space + 1);
+    Some(stamp.as_nanosecond())
+}
+
+fn broken(detail: &str) -> RuntimeError {
+    RuntimeError::Engine { what: "read a log", detail: detail.trim().to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_is_taken_off_and_the_bytes_stay_as_they_are() {
+        let message = Bytes::from_static(b"2026-11-22T08:35:37.077463651Z x\xffy \n");
+        let entry = entry_of(LogOutput::StdErr { message }).unwrap();
+        assert_eq!(entry.bytes, &b"x\xffy \n"[..]);
+        assert_eq!(entry.stream, LogStream::Stderr);
+        assert_eq!(entry.at_nanos % 1_000_000_000, 77_463_651);
+    }
+
+    #[test]
+    fn a_message_without_a_time_is_an_error_and_not_a_guess() {
+        for bad in [&b"no time here"[..], b"", b"\xff\xfe \n"] {
+            assert!(entry_of(LogOutput::StdOut { message: Bytes::copy_from_slice(bad) }).is_err());
+        }
+    }
+}
