@@ -1,6 +1,10 @@
 //! The demo's job writes its pictures with an encoder of its own; here they are read by somebody else's code.
 
-#[expect(clippy::cast_possible_truncation, reason = "part of the demo's job, which is a program of its own")]
+#[expect(
+    clippy::cast_possible_truncation,
+    unreachable_pub,
+    reason = "part of the demo's job, which is a program of its own"
+)]
 #[path = "../assets/demo-job/png.rs"]
 mod png;
 
