@@ -8,9 +8,11 @@
 //! - Only containers that carry this node's label are ever touched.
 //! - One agent per state folder, held by a lock.
 
+pub mod client;
 pub mod failover;
 pub mod identity;
 pub mod journal;
+pub mod machine;
 mod private;
 
 use std::path::PathBuf;
