@@ -12,6 +12,7 @@ pub mod hardware;
 pub mod http;
 pub mod job;
 pub mod paths;
+pub mod rent;
 pub mod runtime;
 pub mod telemetry;
 pub mod wire;

@@ -1,0 +1,118 @@
+//! The owner's commands: lend this machine, look at it, stop lending it.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::errors::{CliError, Exit};
+
+/// Arguments of `fizz up`.
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    /// Configuration file, instead of the usual one
+    #[arg(long, value_name = "FILE", env = "FIZZ_CONFIG", hide_env = true)]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of `fizz enroll`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+Without a token a code is shown; approve it on the coordinator's page with your
+account. A token comes from --token-file, FIZZ_JOIN_TOKEN or FIZZ_JOIN_TOKEN_FILE.")]
+pub struct EnrollArgs {
+    /// Address of the coordinator; the configured one when absent
+    #[arg(long, value_name = "URL", env = "FIZZ_COORDINATOR", hide_env = true)]
+    pub coordinator: Option<String>,
+    /// Certificate of the authority to trust, instead of the system's
+    #[arg(long, value_name = "FILE", env = "FIZZ_CA_FILE", hide_env = true)]
+    pub ca_file: Option<PathBuf>,
+    /// File with a join token; `-` reads standard input
+    #[arg(long, value_name = "FILE")]
+    pub token_file: Option<PathBuf>,
+    /// Type a join token at a prompt
+    #[arg(long, conflicts_with = "token_file")]
+    pub token: bool,
+    /// Name of this machine, instead of its host name
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Configuration file, instead of the usual one
+    #[arg(long, value_name = "FILE", env = "FIZZ_CONFIG", hide_env = true)]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of `fizz status`.
+#[derive(Debug, Clone, Args)]
+pub struct StatusArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Stay and show every change
+    #[arg(long, short)]
+    pub watch: bool,
+    /// Configuration file, instead of the usual one
+    #[arg(long, value_name = "FILE", env = "FIZZ_CONFIG", hide_env = true)]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of `fizz earnings`.
+#[derive(Debug, Clone, Args)]
+pub struct EarningsArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Configuration file, instead of the usual one
+    #[arg(long, value_name = "FILE", env = "FIZZ_CONFIG", hide_env = true)]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of `fizz drain`.
+#[derive(Debug, Clone, Args)]
+pub struct DrainArgs {
+    /// Configuration file, instead of the usual one
+    #[arg(long, value_name = "FILE", env = "FIZZ_CONFIG", hide_env = true)]
+    pub config: Option<PathBuf>,
+}
+
+/// Lends this machine until stopped.
+///
+/// # Errors
+/// When the configuration is wrong or the agent cannot start.
+pub fn up(_args: UpArgs) -> Result<u8, CliError> {
+    Err(not_yet())
+}
+
+/// Registers this machine.
+///
+/// # Errors
+/// When the coordinator refuses or cannot be reached.
+pub async fn enroll(_args: EnrollArgs) -> Result<u8, CliError> {
+    Err(not_yet())
+}
+
+/// Shows what the agent does.
+///
+/// # Errors
+/// When no agent runs.
+pub async fn status(_args: StatusArgs) -> Result<u8, CliError> {
+    Err(not_yet())
+}
+
+/// Shows what the node has earned.
+///
+/// # Errors
+/// When no agent runs.
+pub async fn earnings(_args: EarningsArgs) -> Result<u8, CliError> {
+    Err(not_yet())
+}
+
+/// Asks the agent to finish.
+///
+/// # Errors
+/// When no agent runs.
+pub async fn drain(_args: DrainArgs) -> Result<u8, CliError> {
+    Err(not_yet())
+}
+
+fn not_yet() -> CliError {
+    CliError::new(Exit::Error, "this build has no agent yet")
+}

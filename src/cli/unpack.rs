@@ -1,0 +1,357 @@
+//! Unpacking a job's output: a tar from a stranger.
+//!
+//! Invariants
+//! - Nothing is written outside the target folder, whatever names, links or types the tar holds.
+//! - Only folders, files and links that stay inside are made; devices, sockets and pipes are refused.
+//! - Permissions are cut to plain ones: no set-uid, no set-gid, no sticky bit; owner and times are ours.
+//! - A tar that unpacks to more than it may is given up.
+
+use std::fmt;
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Component, Path, PathBuf};
+
+use tar::{Archive, Entry, EntryType};
+
+use super::errors::{CliError, Exit};
+use super::values::show_bytes;
+
+/// Most bytes that are unpacked: the wire's own limit on outputs leaves room below this.
+const BYTES_MAX: u64 = 64 << 30;
+/// Most entries.
+const ENTRIES_MAX: u64 = 1_000_000;
+
+/// What was unpacked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unpacked {
+    /// Files written.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+}
+
+impl fmt::Display for Unpacked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.files == 1 { "file" } else { "files" };
+        write!(f, "{} {plural}, {}", self.files, show_bytes(self.bytes))
+    }
+}
+
+/// Makes sure, before money is spent, that the folder can take the output.
+///
+/// # Errors
+/// When it cannot be made or is no folder.
+pub fn check_target(folder: &Path) -> Result<(), CliError> {
+    std::fs::create_dir_all(folder)
+        .and_then(|()| tempfile::tempfile_in(folder))
+        .map(drop)
+        .map_err(|error| unwritable(folder, error).with_exit(Exit::Usage))
+}
+
+/// Unpacks the tar in `file` into `folder`. The tar's first folder, the output folder itself, is left away.
+///
+/// # Errors
+/// When the tar is damaged or hostile, or the folder cannot be written; what was unpacked before stays.
+pub fn unpack(file: File, folder: &Path) -> Result<Unpacked, CliError> {
+    unpack_limited(file, folder, BYTES_MAX, ENTRIES_MAX)
+}
+
+fn unpack_limited(file: impl Read, folder: &Path, bytes_max: u64, entries_max: u64) -> Result<Unpacked, CliError> {
+    std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, error))?;
+    let root = folder.canonicalize().map_err(|error| unwritable(folder, error))?;
+    let mut archive = Archive::new(file);
+    let mut unpacked = Unpacked { files: 0, bytes: 0 };
+    let mut entries: u64 = 0;
+    for entry in archive.entries().map_err(damaged)? {
+        let mut entry = entry.map_err(damaged)?;
+        entries += 1;
+        unpacked.bytes = unpacked.bytes.saturating_add(entry.size());
+        if unpacked.bytes > bytes_max || entries > entries_max {
+            return Err(CliError::new(Exit::Error, format!("the output is larger than {}", show_bytes(bytes_max)))
+                .next("fetch the tar itself with `fizz job output JOB --tar FILE`"));
+        }
+        let name = entry.path().map_err(damaged)?.into_owned();
+        let Some(inside) = path_inside(&name)? else { continue };
+        if write_entry(&mut entry, &root, &inside)? {
+            unpacked.files += 1;
+        }
+    }
+    Ok(unpacked)
+}
+
+/// The entry's path below the output folder; `None` for that folder itself.
+fn path_inside(name: &Path) -> Result<Option<PathBuf>, CliError> {
+    let mut parts = Vec::new();
+    for part in name.components() {
+        match part {
+            Component::Normal(part) => parts.push(part),
+            Component::CurDir => {}
+            Component::RootDir | Component::Prefix(_) | Component::ParentDir => {
+                return Err(hostile(name, "leads out of the folder"));
+            }
+        }
+    }
+    let inside: PathBuf = parts.into_iter().skip(1).collect();
+    Ok((!inside.as_os_str().is_empty()).then_some(inside))
+}
+
+/// Writes one entry; whether it was a file or link.
+fn write_entry(entry: &mut Entry<'_, impl Read>, root: &Path, inside: &Path) -> Result<bool, CliError> {
+    let target = root.join(inside);
+    let kind = entry.header().entry_type();
+    if matches!(kind, EntryType::Directory) {
+        make_folders(root, inside)?;
+        return Ok(false);
+    }
+    if let Some(parent) = inside.parent() {
+        make_folders(root, parent)?;
+    }
+    match kind {
+        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
+            write_file(entry, &target).map_err(|error| unwritable(&target, error))?;
+        }
+        EntryType::Symlink => write_link(entry, inside, &target)?,
+        EntryType::Link => write_hard_link(entry, root, &target)?,
+        EntryType::Directory
+        | EntryType::Char
+        | EntryType::Block
+        | EntryType::Fifo
+        | EntryType::GNULongName
+        | EntryType::GNULongLink
+        | EntryType::XGlobalHeader
+        | EntryType::XHeader
+        | _ => return Err(hostile(inside, "is neither file, folder nor link")),
+    }
+    Ok(true)
+}
+
+/// Makes `inside` below `root` part by part, refusing to walk through a link.
+fn make_folders(root: &Path, inside: &Path) -> Result<(), CliError> {
+    let mut at = root.to_path_buf();
+    for part in inside.components() {
+        at.push(part);
+        match std::fs::symlink_metadata(&at) {
+            Ok(found) if found.is_dir() => {}
+            Ok(_) => return Err(hostile(inside, "passes through something that is no folder")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                std::fs::create_dir(&at).map_err(|error| unwritable(&at, error))?;
+            }
+            Err(error) => return Err(unwritable(&at, error)),
+        }
+    }
+    Ok(())
+}
+
+fn write_file(entry: &mut Entry<'_, impl Read>, target: &Path) -> io::Result<()> {
+    remove_old(target)?;
+    // create_new never follows a link.
+    let mut file = File::options().write(true).create_new(true).open(target)?;
+    io::copy(entry, &mut file)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
+        file.set_permissions(std::fs::Permissions::from_mode(if executable { 0o755 } else { 0o644 }))?;
+    }
+    Ok(())
+}
+
+/// What an earlier download left is replaced; a folder is not.
+fn remove_old(target: &Path) -> io::Result<()> {
+    match std::fs::remove_file(target) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+/// A link may point anywhere inside the folder, never out of it.
+fn write_link(entry: &Entry<'_, impl Read>, inside: &Path, target: &Path) -> Result<(), CliError> {
+    let to = entry.link_name().map_err(damaged)?.ok_or_else(|| hostile(inside, "is a link to nothing"))?;
+    let mut depth = inside.components().count().saturating_sub(1);
+    for part in to.components() {
+        match part {
+            // A folder on the way may itself be a link, so going down and up again is not the same as staying.
+            Component::Normal(_) => depth += 1,
+            Component::CurDir => {}
+            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
+                return Err(hostile(inside, "is a link that leads out of the folder"));
+            }
+        }
+    }
+    remove_old(target).map_err(|error| unwritable(target, error))?;
+    #[cfg(unix)]
+    std::os::unix::fs::symlink(&to, target).map_err(|error| unwritable(target, error))?;
+    Ok(())
+}
+
+/// A hard link becomes a copy of a file that was unpacked before.
+fn write_hard_link(entry: &Entry<'_, impl Read>, root: &Path, target: &Path) -> Result<(), CliError> {
+    let name = entry.link_name().map_err(damaged)?.unwrap_or_default().into_owned();
+    let Some(from) = path_inside(&name)? else { return Err(hostile(&name, "is linked to but is no file")) };
+    let mut at = root.to_path_buf();
+    for part in from.components() {
+        at.push(part);
+        let found = std::fs::symlink_metadata(&at).map_err(|error| unwritable(&at, error))?;
+        if found.is_symlink() {
+            return Err(hostile(&name, "passes through a link"));
+        }
+    }
+    if !at.is_file() {
+        return Err(hostile(&name, "is linked to but is no file"));
+    }
+    remove_old(target).and_then(|()| std::fs::copy(&at, target)).map(drop).map_err(|error| unwritable(target, error))
+}
+
+fn damaged(error: io::Error) -> CliError {
+    CliError::new(Exit::Error, "the job's output is no tar that can be read").because(error)
+}
+
+fn hostile(name: &Path, what: &str) -> CliError {
+    let shown = name.display().to_string();
+    CliError::new(Exit::Error, format!("the job's output is refused: '{}' {what}", shown.escape_debug()))
+        .next("fetch the tar itself with `fizz job output JOB --tar FILE` and look into it")
+}
+
+fn unwritable(path: &Path, error: io::Error) -> CliError {
+    CliError::new(Exit::Error, format!("{} cannot be written", path.display())).because(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tar::{Builder, Header};
+
+    fn header(kind: EntryType, size: u64, mode: u32) -> Header {
+        let mut header = Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_mode(mode);
+        header
+    }
+
+    /// Writes a name without the checks that the tar crate's own setters make.
+    fn raw_name(header: &mut Header, name: &str) {
+        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_cksum();
+    }
+
+    fn tar_of(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
+        let mut tar = Builder::new(Vec::new());
+        for (name, kind, content) in entries {
+            let is_link = matches!(kind, EntryType::Symlink | EntryType::Link);
+            let mut header = header(*kind, if is_link { 0 } else { content.len() as u64 }, 0o6755);
+            if is_link {
+                header.as_old_mut().linkname[..content.len()].copy_from_slice(content.as_bytes());
+            }
+            raw_name(&mut header, name);
+            tar.append(&header, if is_link { &[][..] } else { content.as_bytes() }).unwrap();
+        }
+        tar.into_inner().unwrap()
+    }
+
+    fn unpacked(entries: &[(&str, EntryType, &str)]) -> (tempfile::TempDir, Result<Unpacked, String>) {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("into");
+        let result = unpack_limited(&tar_of(entries)[..], &target, 1000, 100).map_err(|error| error.to_string());
+        (folder, result)
+    }
+
+    #[test]
+    fn an_honest_output_is_unpacked_without_its_outer_folder() {
+        let (folder, result) = unpacked(&[
+            ("output/", EntryType::Directory, ""),
+            ("output/picture.png", EntryType::Regular, "PNG"),
+            ("output/deep/er/log.txt", EntryType::Regular, "hello"),
+            ("output/latest", EntryType::Symlink, "deep/er/log.txt"),
+            ("output/copy", EntryType::Link, "output/picture.png"),
+        ]);
+        assert_eq!(result, Ok(Unpacked { files: 4, bytes: 8 }));
+        let into = folder.path().join("into");
+        assert_eq!(std::fs::read(into.join("picture.png")).unwrap(), b"PNG");
+        assert_eq!(std::fs::read(into.join("latest")).unwrap(), b"hello");
+        assert_eq!(std::fs::read(into.join("copy")).unwrap(), b"PNG");
+    }
+
+    #[test]
+    fn a_second_download_replaces_the_first() {
+        let folder = tempfile::tempdir().unwrap();
+        for content in ["one", "two"] {
+            let tar = tar_of(&[("output/a", EntryType::Regular, content)]);
+            unpack_limited(&tar[..], folder.path(), 1000, 100).unwrap();
+        }
+        assert_eq!(std::fs::read(folder.path().join("a")).unwrap(), b"two");
+    }
+
+    #[test]
+    fn nothing_is_written_outside_whatever_the_names_say() {
+        for name in ["/etc/evil", "../evil", "output/../../evil", "output/a/../../../evil"] {
+            let (folder, result) = unpacked(&[(name, EntryType::Regular, "x")]);
+            assert!(result.unwrap_err().contains("out of the folder"), "{name}");
+            assert!(!folder.path().join("evil").exists());
+        }
+    }
+
+    #[test]
+    fn links_that_lead_out_are_refused() {
+        for (name, to) in [
+            ("output/l", "/etc/passwd"),
+            ("output/l", "../evil"),
+            ("output/a/l", "../../evil"),
+            ("output/l", "a/../../evil"),
+        ] {
+            let (_folder, result) = unpacked(&[(name, EntryType::Symlink, to)]);
+            assert!(result.unwrap_err().contains("leads out"), "{to}");
+        }
+        let (_folder, result) = unpacked(&[("output/l", EntryType::Link, "/etc/passwd")]);
+        assert!(result.is_err());
+        let (_folder, result) = unpacked(&[("output/l", EntryType::Link, "output/../../evil")]);
+        assert!(result.is_err());
+    }
+
+    #[test]
+    fn a_file_is_never_written_through_a_link_made_before() {
+        let (folder, result) = unpacked(&[
+            ("output/d", EntryType::Directory, ""),
+            ("output/l", EntryType::Symlink, "d"),
+            ("output/l/x", EntryType::Regular, "x"),
+        ]);
+        assert!(result.unwrap_err().contains("no folder"));
+        assert!(!folder.path().join("into/d/x").exists());
+        let (folder, result) =
+            unpacked(&[("output/l", EntryType::Symlink, "x"), ("output/l", EntryType::Regular, "new")]);
+        result.unwrap();
+        assert!(!folder.path().join("into/x").exists());
+        assert_eq!(std::fs::read(folder.path().join("into/l")).unwrap(), b"new");
+    }
+
+    #[test]
+    fn devices_and_pipes_are_refused() {
+        for kind in [EntryType::Char, EntryType::Block, EntryType::Fifo] {
+            let (_folder, result) = unpacked(&[("output/dev", kind, "")]);
+            assert!(result.unwrap_err().contains("neither file"), "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn an_output_past_its_size_is_given_up() {
+        let (_folder, result) = unpacked(&[("output/a", EntryType::Regular, &"x".repeat(1001))]);
+        assert!(result.unwrap_err().contains("larger than"));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn no_set_uid_bit_survives() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let (folder, result) = unpacked(&[("output/a", EntryType::Regular, "x")]);
+        result.unwrap();
+        let mode = std::fs::metadata(folder.path().join("into/a")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o7777, 0o755);
+    }
+
+    #[test]
+    fn bytes_that_are_no_tar_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(unpack_limited(&[7_u8; 2048][..], folder.path(), 1000, 100).is_err());
+    }
+}
