@@ -11,6 +11,7 @@ pub mod coordinator;
 pub mod hardware;
 pub mod http;
 pub mod job;
+pub(crate) mod os;
 pub mod paths;
 pub mod rent;
 pub mod runtime;

@@ -81,7 +81,7 @@ fn each_crate_has_one_owner() {
         ("bollard", &["runtime/docker"]),
         ("sqlx", &["coordinator/store", "agent/journal"]),
         ("wgpu", &["hardware/gpu", "bench/gpu"]),
-        ("sysinfo", &["hardware"]),
+        ("sysinfo", &["hardware", "os/windows"]),
         ("axum", &["coordinator"]),
         ("axum_server", &["coordinator"]),
         ("rcgen", &["coordinator/tls"]),

@@ -15,6 +15,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
 use super::{BenchOutput, BenchProgress};
+use crate::os;
 use crate::wire::node::Gpu;
 
 /// Most bytes of the result document.
@@ -177,8 +178,7 @@ fn start(exe: &Path, arguments: &[&str]) -> Result<Child, BenchError> {
             command.env_remove(name);
         }
     }
-    #[cfg(unix)]
-    command.process_group(0);
+    os::own_process_group(&mut command);
     command.spawn().map_err(|source| BenchError::Start { exe: exe.to_owned(), source })
 }
 
@@ -187,10 +187,8 @@ struct Group(Option<u32>);
 
 impl Drop for Group {
     fn drop(&mut self) {
-        #[cfg(unix)]
-        if let Some(group) = self.0.and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw) {
-            // An error means that nobody of it is left.
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        if let Some(id) = self.0 {
+            os::kill_process_group(id);
         }
     }
 }
@@ -252,8 +250,7 @@ async fn listen(
 }
 
 fn how_it_ended(status: ExitStatus) -> String {
-    #[cfg(unix)]
-    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+    if let Some(signal) = os::exit_signal(status) {
         let name = match signal {
             4 => " SIGILL",
             6 => " SIGABRT",

@@ -15,6 +15,7 @@ use tar::{Archive, Entry, EntryType};
 
 use super::errors::{CliError, Exit};
 use super::values::show_bytes;
+use crate::os;
 
 /// Most bytes that are unpacked: the wire's own limit on outputs leaves room below this.
 const BYTES_MAX: u64 = 64 << 30;
@@ -147,13 +148,8 @@ fn write_file(entry: &mut Entry<'_, impl Read>, target: &Path) -> io::Result<()>
     // create_new never follows a link.
     let mut file = File::options().write(true).create_new(true).open(target)?;
     io::copy(entry, &mut file)?;
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::PermissionsExt as _;
-        let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
-        file.set_permissions(std::fs::Permissions::from_mode(if executable { 0o755 } else { 0o644 }))?;
-    }
-    Ok(())
+    let executable = entry.header().mode().is_ok_and(|mode| mode & 0o100 != 0);
+    os::set_executable(&file, executable)
 }
 
 /// What an earlier download left is replaced; a folder is not.
@@ -168,21 +164,21 @@ fn remove_old(target: &Path) -> io::Result<()> {
 fn write_link(entry: &Entry<'_, impl Read>, inside: &Path, target: &Path) -> Result<(), CliError> {
     let to = entry.link_name().map_err(damaged)?.ok_or_else(|| hostile(inside, "is a link to nothing"))?;
     let mut depth = inside.components().count().saturating_sub(1);
+    let mut down = false;
     for part in to.components() {
         match part {
-            // A folder on the way may itself be a link, so going down and up again is not the same as staying.
-            Component::Normal(_) => depth += 1,
+            // A folder on the way may itself be a link, so going down and up again is not the same as staying: `..` may
+            // stand at the front only, where the folders above are real ones.
+            Component::Normal(_) => down = true,
             Component::CurDir => {}
-            Component::ParentDir if depth > 0 => depth -= 1,
+            Component::ParentDir if depth > 0 && !down => depth -= 1,
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
                 return Err(hostile(inside, "is a link that leads out of the folder"));
             }
         }
     }
     remove_old(target).map_err(|error| unwritable(target, error))?;
-    #[cfg(unix)]
-    std::os::unix::fs::symlink(&to, target).map_err(|error| unwritable(target, error))?;
-    Ok(())
+    os::symlink(&to, target).map_err(|error| unwritable(target, error))
 }
 
 /// A hard link becomes a copy of a file that was unpacked before.
@@ -303,6 +299,12 @@ mod tests {
             let (_folder, result) = unpacked(&[(name, EntryType::Symlink, to)]);
             assert!(result.unwrap_err().contains("leads out"), "{to}");
         }
+        // `a/up` is the folder itself, so `a/up/..` is its parent although the names alone seem to stay inside.
+        let (_folder, result) = unpacked(&[
+            ("output/a/up", EntryType::Symlink, "../"),
+            ("output/l", EntryType::Symlink, "a/up/../secret"),
+        ]);
+        assert!(result.unwrap_err().contains("leads out"));
         let (_folder, result) = unpacked(&[("output/l", EntryType::Link, "/etc/passwd")]);
         assert!(result.is_err());
         let (_folder, result) = unpacked(&[("output/l", EntryType::Link, "output/../../evil")]);

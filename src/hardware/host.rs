@@ -5,6 +5,7 @@ use std::path::Path;
 use sysinfo::{CpuRefreshKind, MemoryRefreshKind, RefreshKind, System};
 
 use super::{HardwareError, cgroup};
+use crate::os;
 use crate::wire::node::Host;
 
 /// The host and how much of its processor may be used.
@@ -57,27 +58,9 @@ fn architecture(rust: &str) -> &str {
 }
 
 /// Free bytes for ordinary users at `path`, or at its nearest parent that exists (the engine may not have made it yet).
-#[cfg(unix)]
 fn disk_bytes_free(path: &Path) -> Result<u64, HardwareError> {
     let existing = path.ancestors().find(|ancestor| ancestor.exists()).unwrap_or(Path::new("/"));
-    match rustix::fs::statvfs(existing) {
-        Ok(stat) => Ok(stat.f_bavail.saturating_mul(stat.f_frsize)),
-        Err(errno) => Err(HardwareError::Disk { path: existing.to_owned(), source: errno.into() }),
-    }
-}
-
-/// Free bytes on the volume that holds `path`.
-#[cfg(not(unix))]
-fn disk_bytes_free(path: &Path) -> Result<u64, HardwareError> {
-    let disks = sysinfo::Disks::new_with_refreshed_list().map_err(HardwareError::Unreadable)?;
-    let volume = disks
-        .iter()
-        .filter(|disk| path.starts_with(disk.mount_point()))
-        .max_by_key(|disk| disk.mount_point().as_os_str().len());
-    volume.map(sysinfo::Disk::available_space).ok_or_else(|| HardwareError::Disk {
-        path: path.to_owned(),
-        source: std::io::Error::new(std::io::ErrorKind::NotFound, "no volume holds this folder"),
-    })
+    os::disk_bytes_free(existing).map_err(|source| HardwareError::Disk { path: existing.to_owned(), source })
 }
 
 #[cfg(test)]

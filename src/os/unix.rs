@@ -1,0 +1,44 @@
+//! Linux and macOS.
+
+use std::fs::{File, Permissions};
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use rustix::process::{Pid, Signal};
+use tokio::process::Command;
+
+/// Free bytes for ordinary users on the file system that holds `path`, which must exist.
+pub(crate) fn disk_bytes_free(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+/// Makes the child the head of a process group of its own, so that all of it can be ended at once.
+pub(crate) fn own_process_group(command: &mut Command) {
+    command.process_group(0);
+}
+
+/// Ends every process of the group at once; nothing happens when nobody of it is left.
+pub(crate) fn kill_process_group(id: u32) {
+    if let Some(group) = i32::try_from(id).ok().and_then(Pid::from_raw) {
+        let _ = rustix::process::kill_process_group(group, Signal::KILL);
+    }
+}
+
+/// The signal that ended a process, if one did.
+pub(crate) fn exit_signal(status: ExitStatus) -> Option<i32> {
+    status.signal()
+}
+
+/// Readable by all, writable by its owner, and executable or not.
+pub(crate) fn set_executable(file: &File, executable: bool) -> io::Result<()> {
+    file.set_permissions(Permissions::from_mode(if executable { 0o755 } else { 0o644 }))
+}
+
+/// Makes a symbolic link `at` that leads to `to`.
+pub(crate) fn symlink(to: &Path, at: &Path) -> io::Result<()> {
+    std::os::unix::fs::symlink(to, at)
+}

@@ -1,0 +1,41 @@
+//! Windows.
+
+use std::fs::File;
+use std::io;
+use std::path::Path;
+use std::process::ExitStatus;
+
+use tokio::process::Command;
+
+/// Free bytes for this user on the volume that holds `path`.
+pub(crate) fn disk_bytes_free(path: &Path) -> io::Result<u64> {
+    let disks = sysinfo::Disks::new_with_refreshed_list().map_err(io::Error::other)?;
+    let volume = disks
+        .iter()
+        .filter(|disk| path.starts_with(disk.mount_point()))
+        .max_by_key(|disk| disk.mount_point().as_os_str().len());
+    volume
+        .map(sysinfo::Disk::available_space)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no volume holds this folder"))
+}
+
+/// Windows has no process groups of this kind; the child itself is killed when it is dropped.
+pub(crate) fn own_process_group(_command: &mut Command) {}
+
+/// See [`own_process_group`].
+pub(crate) fn kill_process_group(_id: u32) {}
+
+/// Windows ends processes with codes only.
+pub(crate) fn exit_signal(_status: ExitStatus) -> Option<i32> {
+    None
+}
+
+/// Whether a file can be executed is in its name on Windows.
+pub(crate) fn set_executable(_file: &File, _executable: bool) -> io::Result<()> {
+    Ok(())
+}
+
+/// Links need a privilege that users do not have on Windows; the link is left out.
+pub(crate) fn symlink(_to: &Path, _at: &Path) -> io::Result<()> {
+    Ok(())
+}
