@@ -300,10 +300,8 @@ mod tests {
             assert!(result.unwrap_err().contains("leads out"), "{to}");
         }
         // `a/up` is the folder itself, so `a/up/..` is its parent although the names alone seem to stay inside.
-        let (_folder, result) = unpacked(&[
-            ("output/a/up", EntryType::Symlink, "../"),
-            ("output/l", EntryType::Symlink, "a/up/../secret"),
-        ]);
+        let (_folder, result) =
+            unpacked(&[("output/a/up", EntryType::Symlink, "../"), ("output/l", EntryType::Symlink, "a/up/../secret")]);
         assert!(result.unwrap_err().contains("leads out"));
         let (_folder, result) = unpacked(&[("output/l", EntryType::Link, "/etc/passwd")]);
         assert!(result.is_err());
