@@ -9,7 +9,13 @@
 //! - Nothing to measure is no error: the report is then valid, has score 0 and says why in `problems`.
 
 pub mod child;
+#[cfg(feature = "gpu")]
+mod gpu;
 pub mod score;
+#[cfg(feature = "gpu")]
+mod timing;
+#[cfg(feature = "gpu")]
+mod twins;
 
 use std::io::Write;
 use std::path::Path;
@@ -173,13 +179,27 @@ struct Measured {
     results: Vec<crate::wire::bench::GpuResult>,
 }
 
+/// Measures every adapter; what could not be measured is said in `problems`.
+#[cfg(feature = "gpu")]
+fn measure(
+    options: BenchOptions,
+    clock: &Clock,
+    progress: &mut dyn FnMut(BenchProgress),
+    problems: &mut Vec<String>,
+) -> Measured {
+    gpu::measure_all(options, clock, progress, problems)
+}
+
+/// A build without wgpu measures nothing, and says so.
+#[cfg(not(feature = "gpu"))]
 fn measure(
     _options: BenchOptions,
     _clock: &Clock,
     _progress: &mut dyn FnMut(BenchProgress),
     problems: &mut Vec<String>,
 ) -> Measured {
-    problems.push("this build of fizz cannot measure GPUs".to_owned());
+    let why = "this fizz was built without GPU support; install a build with it (cargo feature `gpu`) to be measured";
+    problems.push(why.to_owned());
     Measured::default()
 }
 

@@ -6,7 +6,11 @@
 //! - [`inventory`] and [`fingerprint`] touch no graphics driver: adapters are handed in, as a child process listed them
 //!   (`bench::list_child`, `bench::run_child`), so that no driver is ever mapped into the agent.
 
+#[cfg(feature = "gpu")]
+mod adapters;
 mod cgroup;
+#[cfg(feature = "gpu")]
+pub(crate) mod gpu;
 mod host;
 mod offer;
 

@@ -285,3 +285,6 @@ fn understand(document: &[u8]) -> Result<BenchOutput, String> {
     }
     Ok(output)
 }
+
+#[cfg(all(test, unix))]
+mod tests;

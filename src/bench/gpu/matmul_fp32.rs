@@ -1,0 +1,174 @@
+//! Driver of `shaders/matmul_fp32.wgsl`.
+
+use std::time::Duration;
+
+use super::device::{Device, Kernel, workgroups};
+use super::{Budget, KernelError, figure};
+use crate::bench::timing;
+use crate::bench::twins::matmul_fp32::{product_element, whole_product};
+
+pub(super) const SOURCE: &str = include_str!("../shaders/matmul_fp32.wgsl");
+const NAME: &str = "fp32 matrix product";
+const SEED_A: u32 = 1;
+const SEED_B: u32 = 0x4000_0000;
+/// Size that is compared with the twin in full, and the smallest that is timed.
+const N_MIN: u32 = 256;
+const N_MAX: u32 = 4096;
+/// A product that takes this long is large enough; the next size would take eight times as long.
+const LONG_ENOUGH: Duration = Duration::from_millis(4);
+/// Elements of the timed product compared with the twin.
+const ELEMENTS_CHECKED: u32 = 64;
+
+/// An entry point, and rows of C per workgroup.
+const VARIANTS: [(&str, u32); 2] = [("block4", 64), ("block8", 128)];
+
+/// Three matrices of one size.
+struct Matrices {
+    n: u32,
+    parameters: wgpu::Buffer,
+    a: wgpu::Buffer,
+    b: wgpu::Buffer,
+    c: wgpu::Buffer,
+}
+
+/// Floating-point operations per second (2 n³ per product) of the best variant, at the smallest size that keeps the adapter busy.
+pub(super) fn measure(device: &Device, budget: Budget) -> Result<f64, KernelError> {
+    let small = Matrices::new(device, N_MIN, true)?;
+    let mut best: Option<(Duration, usize)> = None;
+    for (index, variant) in VARIANTS.into_iter().enumerate() {
+        let kernel = small.kernel(device, variant)?;
+        small.multiply(device, &kernel, variant, 1)?;
+        small.check_all(device, variant)?;
+        let took = small.multiply(device, &kernel, variant, 1)?;
+        if best.is_none_or(|(least, _)| took < least) {
+            best = Some((took, index));
+        }
+    }
+    let (took, _) = best.ok_or(KernelError::NoTime { kernel: NAME })?;
+    let matrices = large_enough(device, took)?;
+    best_of_variants(device, &matrices, budget)
+}
+
+/// Matrices whose product takes [`LONG_ENOUGH`], given how long the smallest takes.
+fn large_enough(device: &Device, smallest_took: Duration) -> Result<Matrices, KernelError> {
+    let (mut n, mut took) = (N_MIN, smallest_took);
+    let mut matrices = Matrices::new(device, n, false)?;
+    while n < N_MAX && took < LONG_ENOUGH {
+        n *= 2;
+        matrices = match Matrices::new(device, n, false) {
+            Ok(larger) => larger,
+            Err(KernelError::OutOfMemory { .. }) => break,
+            Err(error) => return Err(error),
+        };
+        let kernel = matrices.kernel(device, VARIANTS[0])?;
+        took = matrices.multiply(device, &kernel, VARIANTS[0], 1)?;
+    }
+    Ok(matrices)
+}
+
+fn best_of_variants(device: &Device, matrices: &Matrices, budget: Budget) -> Result<f64, KernelError> {
+    let mut best: Option<(f64, Kernel, (&str, u32))> = None;
+    for variant in VARIANTS {
+        let kernel = matrices.kernel(device, variant)?;
+        let flops = matrices.flops(device, &kernel, variant, budget.variant)?;
+        if best.as_ref().is_none_or(|(most, ..)| flops > *most) {
+            best = Some((flops, kernel, variant));
+        }
+    }
+    let (probed, kernel, variant) = best.ok_or(KernelError::NoTime { kernel: NAME })?;
+    let flops = matrices.flops(device, &kernel, variant, budget.kernel)?;
+    matrices.check_some(device)?;
+    Ok(flops.max(probed))
+}
+
+impl Matrices {
+    /// Makes and fills A and B; whole numbers for an exact comparison, full mantissas for timing.
+    fn new(device: &Device, n: u32, whole: bool) -> Result<Self, KernelError> {
+        let bytes = u64::from(n) * u64::from(n) * 4;
+        if bytes > device.buffer_bytes_max {
+            return Err(KernelError::OutOfMemory { bytes });
+        }
+        let matrices = Self {
+            n,
+            parameters: device.parameters([n, 0, u32::from(whole), 0])?,
+            a: device.storage(bytes)?,
+            b: device.storage(bytes)?,
+            c: device.storage(bytes)?,
+        };
+        let shader = device.shader(SOURCE)?;
+        for (matrix, seed) in [(&matrices.a, SEED_A), (&matrices.b, SEED_B)] {
+            let parameters = device.parameters([n, seed, u32::from(whole), 0])?;
+            let fill = device.kernel(&shader, "fill", &[(0, &parameters), (4, matrix)])?;
+            device.run(&fill, workgroups(bytes / 4), 1)?;
+        }
+        Ok(matrices)
+    }
+
+    fn kernel(&self, device: &Device, variant: (&str, u32)) -> Result<Kernel, KernelError> {
+        let buffers = [(0, &self.parameters), (1, &self.a), (2, &self.b), (3, &self.c)];
+        device.kernel(&device.shader(SOURCE)?, variant.0, &buffers)
+    }
+
+    fn multiply(
+        &self,
+        device: &Device,
+        kernel: &Kernel,
+        variant: (&str, u32),
+        times: u64,
+    ) -> Result<Duration, KernelError> {
+        device.run(kernel, (self.n / variant.1, self.n / variant.1), times)
+    }
+
+    fn flops(
+        &self,
+        device: &Device,
+        kernel: &Kernel,
+        variant: (&str, u32),
+        time: Duration,
+    ) -> Result<f64, KernelError> {
+        let products_per_second = timing::rate(time, 1 << 16, |times| self.multiply(device, kernel, variant, times))?;
+        figure(NAME, products_per_second.map(|products| products * 2.0 * f64::from(self.n).powi(3)))
+    }
+
+    /// Compares every element of a product of whole numbers with the twin's, exactly.
+    fn check_all(&self, device: &Device, variant: (&str, u32)) -> Result<(), KernelError> {
+        let bytes = device.read(&self.c, 0, u64::from(self.n) * u64::from(self.n) * 4)?;
+        let found: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
+        let wanted = whole_product(self.n, SEED_A, SEED_B);
+        for (index, (found, wanted)) in found.into_iter().zip(wanted).enumerate() {
+            let (found, wanted) = (f64::from(found), f64::from(wanted));
+            if found != wanted {
+                let detail = format!("{}, element {index} is {found}, not {wanted}", variant.0);
+                return Err(KernelError::Wrong { kernel: NAME, detail });
+            }
+        }
+        Ok(())
+    }
+
+    /// Compares some elements of the timed product with the twin's, within the rounding of fp32.
+    fn check_some(&self, device: &Device) -> Result<(), KernelError> {
+        let last = self.n - 1;
+        for number in 0..ELEMENTS_CHECKED {
+            // The corners, then elements all over.
+            let (row, column) = match number {
+                0 => (0, 0),
+                1 => (last, last),
+                2 => (0, last),
+                3 => (last, 0),
+                other => (other.wrapping_mul(2_654_435_761) % self.n, other.wrapping_mul(40_503) % self.n),
+            };
+            let offset = (u64::from(row) * u64::from(self.n) + u64::from(column)) * 4;
+            let found: Vec<f32> = bytemuck::pod_collect_to_vec(&device.read(&self.c, offset, 4)?);
+            let found = found.first().copied().map_or(f64::NAN, f64::from);
+            if !found.is_finite() {
+                return Err(KernelError::NoNumber { kernel: NAME, found });
+            }
+            let (wanted, bound) = product_element(self.n, SEED_A, SEED_B, row, column);
+            if (found - wanted).abs() > bound {
+                let detail = format!("row {row}, column {column} is {found}, not {wanted}");
+                return Err(KernelError::Wrong { kernel: NAME, detail });
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,131 @@
+//! Kernels against their twins on the adapters of this machine, and the shaders as text.
+
+use wgpu::naga;
+
+use super::*;
+
+fn adapters() -> Vec<Adapter> {
+    let adapters = gpu::list();
+    assert!(!adapters.is_empty(), "{}", gpu::none_found());
+    adapters
+}
+
+#[test]
+fn every_shader_is_valid_wgsl_with_the_entry_points_its_driver_uses() {
+    let shaders = [
+        (fma_fp32::SOURCE, ["chains1", "chains2", "chains4", "chains8"].as_slice()),
+        (copy_bandwidth::SOURCE, &["fill", "copy1", "copy4"]),
+        (matmul_fp32::SOURCE, &["fill", "block4", "block8"]),
+    ];
+    for (source, entry_points) in shaders {
+        let module =
+            naga::front::wgsl::parse_str(source).unwrap_or_else(|error| panic!("{}", error.emit_to_string(source)));
+        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty())
+            .validate(&module)
+            .unwrap();
+        let found: Vec<&str> = module.entry_points.iter().map(|entry_point| entry_point.name.as_str()).collect();
+        assert_eq!(found, entry_points);
+        for entry_point in &module.entry_points {
+            assert_eq!(entry_point.workgroup_size.iter().product::<u32>(), 256, "{}", entry_point.name);
+        }
+    }
+}
+
+#[test]
+fn workgroups_are_spread_within_the_limit_of_a_dimension() {
+    assert_eq!(device::spread(1), (1, 1));
+    assert_eq!(device::spread(1 << 15), (1 << 15, 1));
+    assert_eq!(device::spread(1 << 17), (1 << 15, 4));
+    assert_eq!(device::workgroups(1 << 20), (1 << 12, 1));
+}
+
+#[test]
+fn a_lost_adapter_is_a_problem_without_figures_and_is_not_offered() {
+    let (mut measured, mut problems) = (Measured::default(), Vec::new());
+    record(card(), Err(KernelError::Lost("reset".into())), &mut measured, &mut problems);
+    assert!(measured.results.is_empty());
+    assert!(!measured.gpus[0].kind.is_hardware());
+    assert_eq!(problems, ["Example (vulkan) was not measured: the adapter was lost: reset"]);
+}
+
+#[test]
+fn an_adapter_that_computes_wrongly_is_reported_unverified_without_figures() {
+    let (mut measured, mut problems) = (Measured::default(), Vec::new());
+    let wrong = KernelError::Wrong { kernel: "fp32 FMA", detail: "chain 3 is 1, not 2".into() };
+    record(card(), Err(wrong), &mut measured, &mut problems);
+    assert!(!measured.results[0].verified);
+    assert_eq!((measured.results[0].score, measured.results[0].fp32_flops), (0, 0.0));
+    assert!(!measured.gpus[0].kind.is_hardware());
+    assert!(problems[0].contains("computed wrongly"), "{problems:?}");
+}
+
+#[test]
+fn nan_and_infinity_are_errors_never_figures() {
+    for bad in [f64::NAN, f64::INFINITY, 0.0, -1.0] {
+        assert!(figure("x", Some(bad)).is_err(), "{bad}");
+    }
+    assert!(figure("x", None).is_err());
+    assert!(figure("x", Some(1.0)).is_ok());
+}
+
+#[test]
+#[ignore = "needs a Vulkan adapter"]
+fn every_kernel_agrees_with_its_twin_on_every_adapter() {
+    let budget = Budget { kernel: Duration::from_millis(1), variant: Duration::from_millis(1) };
+    for adapter in adapters() {
+        let device = Device::open(&adapter, &Clock::system()).unwrap();
+        assert!(fma_fp32::measure(&device, budget).unwrap() > 1e6);
+        assert!(copy_bandwidth::measure(&device, budget).unwrap() > 1e6);
+        assert!(matmul_fp32::measure(&device, budget).unwrap() > 1e6);
+    }
+}
+
+#[test]
+#[ignore = "needs a Vulkan adapter"]
+fn a_buffer_beyond_the_limits_is_an_error_and_the_adapter_goes_on() {
+    for adapter in adapters() {
+        let device = Device::open(&adapter, &Clock::system()).unwrap();
+        device.storage(1 << 60).unwrap_err();
+        device.storage(1 << 10).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs a Vulkan adapter"]
+fn a_shader_that_does_not_compile_is_an_error_and_the_adapter_goes_on() {
+    for adapter in adapters() {
+        let device = Device::open(&adapter, &Clock::system()).unwrap();
+        device.shader("this is no WGSL").unwrap_err();
+        device.shader(fma_fp32::SOURCE).unwrap();
+    }
+}
+
+#[test]
+#[ignore = "needs a Vulkan adapter"]
+fn software_adapters_are_measured_and_labelled() {
+    let (mut problems, mut steps) = (Vec::new(), Vec::new());
+    let options = BenchOptions { quick: true, list_only: false };
+    let measured = measure_all(options, &Clock::system(), &mut |step| steps.push(step), &mut problems);
+    assert_eq!(problems, Vec::<String>::new());
+    assert_eq!(measured.results.len(), measured.gpus.len());
+    for (result, gpu) in measured.results.iter().zip(&measured.gpus) {
+        assert!(result.verified && result.score >= 1);
+        assert_eq!(result.kind, gpu.kind);
+        if gpu.name.contains("llvmpipe") {
+            assert_eq!(gpu.kind, GpuKind::Software);
+        }
+    }
+    let last = steps.last().unwrap();
+    assert_eq!(last.steps_done, last.steps_total);
+}
+
+fn card() -> Gpu {
+    Gpu {
+        name: "Example".into(),
+        vendor: "amd".into(),
+        kind: GpuKind::Discrete,
+        backend: "vulkan".into(),
+        driver: "x".into(),
+        pci_address: None,
+    }
+}
