@@ -55,7 +55,6 @@ CREATE TABLE enrollments (
     name            TEXT    NOT NULL,
     agent_version   TEXT    NOT NULL,
     user_code       TEXT    NOT NULL UNIQUE, -- eight letters, no dash
-    poll_token_sha256 BLOB  NOT NULL,
     created_at      INTEGER NOT NULL,
     expires_at      INTEGER NOT NULL,
     status          TEXT    NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'approved', 'denied')),

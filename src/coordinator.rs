@@ -11,27 +11,41 @@ pub mod config;
 pub mod ledger;
 pub mod matching;
 pub mod placement;
+pub mod files;
 pub mod problem;
+pub mod server;
 pub mod store;
 pub mod validate;
+pub mod tls;
 pub mod wake;
 
 pub(crate) mod api;
+pub(crate) mod janitor;
+pub(crate) mod layers;
+pub(crate) mod limits;
 pub(crate) mod liveness;
+pub(crate) mod metrics;
+pub(crate) mod openapi;
 pub(crate) mod outputs;
 pub(crate) mod reconcile;
 pub(crate) mod secrets;
+pub(crate) mod signatures;
+pub(crate) mod user_code;
 
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
 use tokio_util::sync::CancellationToken;
+use url::Url;
 
 use crate::clock::Clock;
 
 pub use config::CoordinatorConfig;
+use layers::RateLimits;
 use liveness::Liveness;
+use metrics::Metrics;
 use outputs::Outputs;
+pub use server::{CoordinatorError, Running, serve, start};
 use store::Store;
 use wake::Wake;
 
@@ -49,6 +63,12 @@ pub struct AppState {
     pub(crate) outputs: Outputs,
     /// Heartbeats, in memory.
     pub(crate) liveness: Liveness,
+    /// The address for clients and people.
+    pub public_url: Url,
+    /// Counts for operators.
+    pub(crate) metrics: Metrics,
+    /// How much each caller may ask for.
+    pub(crate) limits: RateLimits,
     /// Wakes whoever waits for a change.
     pub wake: Wake,
     /// SHA-256 of the admin token.

@@ -70,6 +70,23 @@ impl Default for CoordinatorConfig {
 }
 
 impl CoordinatorConfig {
+    /// Whether it makes sense.
+    ///
+    /// # Errors
+    /// What does not, and what would.
+    pub fn check(&self) -> Result<(), String> {
+        if self.fee_per_mille > 1000 {
+            return Err(format!("fee_per_mille is {}; it must be at most 1000", self.fee_per_mille));
+        }
+        if self.heartbeat_interval_millis == 0 {
+            return Err("heartbeat_interval_millis is 0; 30000 is usual".to_owned());
+        }
+        match &self.public_url {
+            Some(url) if url.scheme() != "https" => Err(format!("public_url is {url}; it must start with https://")),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// How often nodes report.
     #[must_use]
     pub fn heartbeat_interval(&self) -> Duration {

@@ -18,6 +18,11 @@ use serde::de::DeserializeOwned;
 use super::store::StoreError;
 use crate::wire::{ErrorCode, PROBLEM_MEDIA_TYPE, Problem};
 
+tokio::task_local! {
+    /// The id of the request being answered, for the operator to find it by.
+    pub(crate) static REQUEST_ID: String;
+}
+
 /// A refusal. Handlers return `Result<Json<T>, ApiError>`.
 #[derive(Debug)]
 pub struct ApiError(Box<Problem>);
@@ -40,7 +45,14 @@ impl ApiError {
     #[must_use]
     pub fn internal(error: &(dyn StdError + 'static)) -> Self {
         tracing::error!(error = %chain(error), "a request failed through a fault of the coordinator");
-        Self::new(ErrorCode::Internal, "")
+        Self::fault()
+    }
+
+    /// A fault of ours that is logged already: tells the request id and nothing else.
+    #[must_use]
+    pub(crate) fn fault() -> Self {
+        let id = REQUEST_ID.try_with(|id| format!("request id {id}")).unwrap_or_default();
+        Self::new(ErrorCode::Internal, id)
     }
 
     /// The problem as it travels.

@@ -7,8 +7,9 @@
 //! - Times are integer milliseconds, identifiers UUID text, money integer micro-USD, secrets SHA-256 only.
 
 mod accounts;
-mod nodes;
-mod sessions;
+pub(crate) mod enrollments;
+pub(crate) mod nodes;
+pub(crate) mod sessions;
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
@@ -218,7 +219,9 @@ fn open_error(path: &Path, source: sqlx::Error) -> StoreError {
     match result_code(&source) {
         Some(SQLITE_CORRUPT | SQLITE_NOTADB) => StoreError::Corrupt { path, source },
         Some(SQLITE_BUSY | SQLITE_LOCKED) => StoreError::Locked { path },
-        _ => StoreError::Open { path, source },
+        // The pool gives up when every try to connect found the file locked.
+        None if matches!(source, sqlx::Error::PoolTimedOut) => StoreError::Locked { path },
+        Some(_) | None => StoreError::Open { path, source },
     }
 }
 
@@ -254,6 +257,11 @@ impl DerefMut for WriteTx {
 /// A time as it is stored.
 pub(crate) fn millis(time: Timestamp) -> i64 {
     time.as_millisecond()
+}
+
+/// A time as it comes back from the store: to the millisecond.
+pub(crate) fn to_millis(time: Timestamp) -> Timestamp {
+    Timestamp::from_millisecond(millis(time)).unwrap_or(time)
 }
 
 /// A stored time.
