@@ -8,15 +8,15 @@
 
 pub mod auth;
 pub mod config;
+pub mod files;
 pub mod ledger;
 pub mod matching;
 pub mod placement;
-pub mod files;
 pub mod problem;
 pub mod server;
 pub mod store;
-pub mod validate;
 pub mod tls;
+pub mod validate;
 pub mod wake;
 
 pub(crate) mod api;

@@ -41,7 +41,12 @@ impl<K: Hash + Eq> RateLimiter<K> {
     /// `per_minute` calls over time, `burst` of them at once. Zeros count as one.
     pub(crate) fn new(per_minute: u32, burst: u32) -> Self {
         let interval = Duration::from_secs(60) / per_minute.max(1);
-        Self { interval, tolerance: interval * burst.max(1).saturating_sub(1), young: HashMap::new(), old: HashMap::new() }
+        Self {
+            interval,
+            tolerance: interval * burst.max(1).saturating_sub(1),
+            young: HashMap::new(),
+            old: HashMap::new(),
+        }
     }
 
     /// Lets a call of `key` pass, or says how long to wait.

@@ -132,9 +132,13 @@ impl Running {
     /// Waits until the server stops by itself, which it should not.
     pub async fn failed(&mut self) -> CoordinatorError {
         let ended = (&mut self.server).await;
-        CoordinatorError::Server(ended.map_err(io::Error::other).and_then(|end| end).err().unwrap_or_else(|| {
-            io::Error::other("it ended without being asked")
-        }))
+        CoordinatorError::Server(
+            ended
+                .map_err(io::Error::other)
+                .and_then(|end| end)
+                .err()
+                .unwrap_or_else(|| io::Error::other("it ended without being asked")),
+        )
     }
 
     /// Drains and stops. Open requests get `deadline` to finish.
@@ -222,9 +226,8 @@ pub async fn start(config: CoordinatorConfig, clock: Clock) -> Result<Running, C
     let stop = stop_background.clone();
     background.spawn(async move { stop.run_until_cancelled(renewal).await.unwrap_or(()) });
     let handle = Handle::new();
-    let server = spawn_server(listener, rustls, handle.clone(), router(&app)).map_err(|source| {
-        CoordinatorError::Listen { address, source }
-    })?;
+    let server = spawn_server(listener, rustls, handle.clone(), router(&app))
+        .map_err(|source| CoordinatorError::Listen { address, source })?;
     tracing::info!(%address, url = %app.public_url, "the coordinator answers");
     Ok(Running { app, address, ca_pem, admin_token, handle, server, background, stop_background })
 }
@@ -303,9 +306,9 @@ fn receipt_key(config: &CoordinatorConfig) -> Result<SigningKey, FileError> {
         return SigningKey::from_pkcs8_pem(&pem).map_err(|_| FileError::Damaged { path });
     }
     let key = SigningKey::from_bytes(&random_bytes::<32>());
-    let pem = key.to_pkcs8_pem(ed25519_dalek::pkcs8::spki::der::pem::LineEnding::LF).map_err(|error| {
-        FileError::Write { path: path.clone(), source: io::Error::other(error) }
-    })?;
+    let pem = key
+        .to_pkcs8_pem(ed25519_dalek::pkcs8::spki::der::pem::LineEnding::LF)
+        .map_err(|error| FileError::Write { path: path.clone(), source: io::Error::other(error) })?;
     write_secret(&path, &pem)?;
     Ok(key)
 }

@@ -164,9 +164,8 @@ impl OwnAuthority {
         params.use_authority_key_identifier_extension = true;
         let key = KeyPair::generate().map_err(TlsError::Making)?;
         let certificate = params.signed_by(&key, &self.issuer).map_err(TlsError::Making)?;
-        let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|what| {
-            TlsError::Unusable(rustls::Error::General(what.to_owned()))
-        })?;
+        let key = PrivateKeyDer::try_from(key.serialize_der())
+            .map_err(|what| TlsError::Unusable(rustls::Error::General(what.to_owned())))?;
         let renew_at = now.checked_add(DAY * (SERVER_DAYS - RENEW_DAYS_BEFORE)).unwrap_or(Timestamp::MAX);
         Ok(ServerTls { config: server_config(vec![certificate.der().clone()], key)?, renew_at })
     }
@@ -210,9 +209,7 @@ fn set_validity(params: &mut CertificateParams, now: Timestamp, days: u32) {
 }
 
 fn from_files(cert: &Path, key: &Path) -> Result<Arc<ServerConfig>, TlsError> {
-    let read = |path: &Path| {
-        fs::read(path).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source })
-    };
+    let read = |path: &Path| fs::read(path).map_err(|source| TlsError::Unreadable { path: path.to_owned(), source });
     let chain: Vec<_> = CertificateDer::pem_slice_iter(&read(cert)?).filter_map(Result::ok).collect();
     if chain.is_empty() {
         return Err(TlsError::NotPem { path: cert.to_owned(), what: "certificate" });

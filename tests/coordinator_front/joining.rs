@@ -42,7 +42,9 @@ async fn an_expired_token_is_refused_as_expired_unless_it_enrolled_this_machine(
 #[tokio::test]
 async fn garbage_is_no_token_and_says_where_to_get_one() {
     let world = World::new().await;
-    for garbage in ["", "hello", "fzj_", "fzj_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", world.account.api_key.expose()] {
+    for garbage in
+        ["", "hello", "fzj_", "fzj_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA", world.account.api_key.expose()]
+    {
         let refused = Machine::new(1).enroll(&world.client, Some(&Secret::new(garbage))).await;
         let words = refused.as_ref().unwrap_err().to_string();
         assert!(words.contains("fizz coordinator token create"), "{words}");
@@ -56,7 +58,8 @@ async fn of_two_machines_that_race_for_one_token_exactly_one_gets_in() {
     for round in 0..5 {
         let token = world.join_token(600).await;
         let racers: Vec<_> = (0..4).map(|n| Machine::new(10 + round * 4 + n)).collect();
-        let results = futures_util::future::join_all(racers.iter().map(|m| m.enroll(&world.client, Some(&token)))).await;
+        let results =
+            futures_util::future::join_all(racers.iter().map(|m| m.enroll(&world.client, Some(&token)))).await;
         let (winners, losers): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
         assert_eq!(winners.len(), 1, "{losers:?}");
         assert!(losers.into_iter().all(|lost| code(lost) == ErrorCode::TokenUsed));

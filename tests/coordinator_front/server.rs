@@ -21,7 +21,10 @@ async fn a_taken_port_is_named_with_what_to_type() {
     let words = error.to_string();
     assert!(matches!(error, CoordinatorError::PortTaken { .. }), "{words}");
     let port = config.listen.port();
-    assert!(words.contains(&format!("port {port}")) && words.contains("ss -ltnp") && words.contains("--listen"), "{words}");
+    assert!(
+        words.contains(&format!("port {port}")) && words.contains("ss -ltnp") && words.contains("--listen"),
+        "{words}"
+    );
 }
 
 #[tokio::test]

@@ -19,9 +19,7 @@ use crate::coordinator::secrets::{SecretKind, sha256};
 use crate::coordinator::signatures::verify;
 use crate::coordinator::store::enrollments::{Begun, EnrollmentRow, Joiner};
 use crate::coordinator::user_code::UserCode;
-use crate::wire::enroll::{
-    EnrollDecision, EnrollPoll, EnrollRequest, EnrollStatus, EnrollmentView, PendingEnrollment,
-};
+use crate::wire::enroll::{EnrollDecision, EnrollPoll, EnrollRequest, EnrollStatus, EnrollmentView, PendingEnrollment};
 use crate::wire::signed::enroll_message;
 use crate::wire::{EnrollmentId, ErrorCode, Problem, Secret};
 

@@ -79,7 +79,10 @@ fn check_inventory(inventory: &Inventory) -> Result<(), String> {
     }
     let cpu_millis = u64::from(host.cpu_threads) * 1000;
     if u64::from(offer.cpu_millis) > cpu_millis {
-        return Err(format!("the offer lends {} thousandths of a core; the machine has {cpu_millis}", offer.cpu_millis));
+        return Err(format!(
+            "the offer lends {} thousandths of a core; the machine has {cpu_millis}",
+            offer.cpu_millis
+        ));
     }
     if offer.memory_bytes > host.memory_bytes {
         return Err(format!("the offer lends {} bytes of memory of {}", offer.memory_bytes, host.memory_bytes));
@@ -98,7 +101,10 @@ fn check_benchmarks(report: &BenchmarkReport) -> Result<(), String> {
     }
     for GpuResult { name, fp32_flops, memory_bytes_per_second, matmul_flops, .. } in &report.gpus {
         check_text(name)?;
-        if [fp32_flops, memory_bytes_per_second, matmul_flops].into_iter().any(|figure| !figure.is_finite() || *figure < 0.0) {
+        if [fp32_flops, memory_bytes_per_second, matmul_flops]
+            .into_iter()
+            .any(|figure| !figure.is_finite() || *figure < 0.0)
+        {
             return Err(format!("a figure of {name} is negative or no number"));
         }
     }
@@ -131,7 +137,9 @@ mod tests {
     #[test]
     fn an_offer_of_more_than_the_machine_has_is_refused_by_name() {
         let offer = |cpu, memory, gpus| {
-            inventory(json!({"cpu_millis": cpu, "memory_bytes": memory, "disk_bytes": 50, "gpus": gpus, "price_min": 1}))
+            inventory(
+                json!({"cpu_millis": cpu, "memory_bytes": memory, "disk_bytes": 50, "gpus": gpus, "price_min": 1}),
+            )
         };
         assert_eq!(check_inventory(&offer(4000, 1000, 0)), Ok(()));
         for (bad, word) in [

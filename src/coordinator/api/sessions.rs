@@ -29,10 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     (status = 200, body = NonceGrant),
     (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
-async fn grant_nonce(
-    State(app): State<App>,
-    Json(request): Json<NonceRequest>,
-) -> Result<Json<NonceGrant>, ApiError> {
+async fn grant_nonce(State(app): State<App>, Json(request): Json<NonceRequest>) -> Result<Json<NonceGrant>, ApiError> {
     let server_time = app.clock.now();
     let expires_at = server_time.checked_add(NONCE_LIFE).map_err(|error| ApiError::internal(&error))?;
     let nonce = Nonce::from_bytes(random_bytes());

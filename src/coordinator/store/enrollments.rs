@@ -179,11 +179,7 @@ impl Store {
     }
 
     /// An enrolment by its code, unless the code ran out undecided.
-    pub(crate) async fn enrollment_by_code(
-        &self,
-        code: UserCode,
-        now: Timestamp,
-    ) -> Result<EnrollmentRow, StoreError> {
+    pub(crate) async fn enrollment_by_code(&self, code: UserCode, now: Timestamp) -> Result<EnrollmentRow, StoreError> {
         let row = sqlx::query("SELECT * FROM enrollments WHERE user_code = ?")
             .bind(code.as_str())
             .fetch_optional(self.pool())
@@ -242,8 +238,7 @@ async fn approved_node(
     if let Some(node) = node_by_key(db, &row.public_key).await? {
         return same_owner(node.account_id, account_id).map(|()| node.node_id);
     }
-    let node =
-        NewNode { public_key: &row.public_key, name: &row.name, agent_version: &row.agent_version, account_id };
+    let node = NewNode { public_key: &row.public_key, name: &row.name, agent_version: &row.agent_version, account_id };
     add_node(db, node, now).await
 }
 

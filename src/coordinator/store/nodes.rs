@@ -121,12 +121,13 @@ impl Store {
 }
 
 async fn take_report_nonce<T>(db: &mut SqliteConnection, report: &VerifiedReport<'_, T>) -> Result<(), StoreError> {
-    let added = sqlx::query("INSERT INTO report_nonces (node_id, nonce, expires_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
-        .bind(report.node_id.to_string())
-        .bind(&report.nonce.as_bytes()[..])
-        .bind(millis(report.remember_until))
-        .execute(db)
-        .await?;
+    let added =
+        sqlx::query("INSERT INTO report_nonces (node_id, nonce, expires_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING")
+            .bind(report.node_id.to_string())
+            .bind(&report.nonce.as_bytes()[..])
+            .bind(millis(report.remember_until))
+            .execute(db)
+            .await?;
     if added.rows_affected() == 0 {
         return Err(StoreError::refused(ErrorCode::NonceRejected, "this signed report was received before"));
     }
@@ -139,10 +140,8 @@ pub(super) async fn node_by_key(db: &mut SqliteConnection, key: &PublicKey) -> R
         .bind(&key.as_bytes()[..])
         .fetch_optional(db)
         .await?;
-    row.map(|row| {
-        Ok(KnownNode { node_id: read_text(&row, "node_id")?, account_id: read_text(&row, "account_id")? })
-    })
-    .transpose()
+    row.map(|row| Ok(KnownNode { node_id: read_text(&row, "node_id")?, account_id: read_text(&row, "account_id")? }))
+        .transpose()
 }
 
 /// Adds a node, inside a transaction.
