@@ -55,3 +55,55 @@ fn a_picture_survives_the_way_through_png() {
 fn the_smallest_picture_is_a_picture() {
     assert_eq!(decode(&png::encode(1, 1, &[1, 2, 3])), (1, 1, vec![1, 2, 3]));
 }
+
+#[cfg(all(target_os = "linux", feature = "coordinator"))]
+#[test]
+fn the_picture_does_not_depend_on_the_number_of_threads() {
+    use fizz::cli::demo::image;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let folder = tempfile::tempdir().unwrap();
+    let program = folder.path().join("render");
+    std::fs::write(&program, image::program().unwrap().expect("this build made the program")).unwrap();
+    std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let picture = |threads: &str| {
+        let file = folder.path().join(format!("{threads}.png"));
+        let output = std::process::Command::new(&program)
+            .args(["--width", "64", "--height", "40", "--samples", "2", "--threads", threads, "--output"])
+            .arg(&file)
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let words = String::from_utf8(output.stdout).unwrap();
+        assert!(words.contains("rendered 100 %") && words.contains("done: "), "{words}");
+        std::fs::read(file).unwrap()
+    };
+    let one = picture("1");
+    assert_eq!(one, picture("5"));
+    let (width, height, pixels) = decode(&one);
+    assert_eq!((width, height), (64, 40));
+    assert!(pixels.iter().any(|p| *p > 200) && pixels.iter().any(|p| *p < 40), "neither black nor white");
+}
+
+#[cfg(all(target_os = "linux", feature = "coordinator"))]
+#[tokio::test]
+#[ignore = "needs a Docker engine"]
+async fn the_image_is_loaded_without_a_registry_and_removed_without_a_trace() {
+    use fizz::cli::demo::image;
+    use fizz::runtime::docker::DockerRuntime;
+
+    let docker = DockerRuntime::connect(None).await.unwrap();
+    let tag = format!("fizz-demo:test-{}", std::process::id());
+    let program = image::program().unwrap().expect("this build made the program");
+    let archive = image::archive(&program, docker.architecture(), &tag).unwrap();
+    let id = docker.import_image(archive.clone(), &tag).await.unwrap();
+    assert!(id.starts_with("sha256:"), "{id}");
+    assert_eq!(docker.import_image(archive, &tag).await.unwrap(), id, "a second load finds the same image");
+    let output = std::process::Command::new("docker").args(["run", "--rm", &id, "--help"]).output().unwrap();
+    let words = String::from_utf8_lossy(&output.stdout).into_owned();
+    docker.remove_image(&tag).await.unwrap();
+    docker.remove_image(&tag).await.unwrap();
+    assert!(output.status.success() && words.contains("usage: render"), "{words}");
+    let left = std::process::Command::new("docker").args(["image", "inspect", &tag]).output().unwrap();
+    assert!(!left.status.success(), "the image is gone");
+}

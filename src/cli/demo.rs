@@ -1,4 +1,13 @@
-//! `fizz demo`: the whole network on one machine.
+//! `fizz demo`: the whole network on one machine, from a coordinator to a paid job, and nothing left of it.
+
+#[cfg(feature = "coordinator")]
+pub mod image;
+#[cfg(feature = "coordinator")]
+pub mod screen;
+#[cfg(feature = "coordinator")]
+pub mod story;
+
+use std::path::PathBuf;
 
 use clap::Args;
 
@@ -6,11 +15,22 @@ use super::errors::{CliError, Exit};
 
 /// Arguments of `fizz demo`.
 #[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+It starts a coordinator and a node on this machine, measures the machine, runs
+one job in a container, brings its picture to ./fizz-demo/ and tells what it cost
+and who earned what. It needs Docker and nothing else, and leaves nothing running.
+
+  fizz demo
+  fizz demo -- --samples 200
+  fizz demo --image alpine:3 -- echo hello")]
 pub struct DemoArgs {
     /// Run this image instead of the built-in renderer
     #[arg(long, value_name = "IMAGE")]
     pub image: Option<String>,
-    /// Command for the image
+    /// Folder for what the job leaves in /output [default: fizz-demo]
+    #[arg(long, short, value_name = "DIR")]
+    pub output: Option<PathBuf>,
+    /// Command for the image, or arguments for the built-in renderer
     #[arg(last = true, value_name = "CMD")]
     pub command: Vec<String>,
 }

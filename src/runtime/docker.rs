@@ -8,6 +8,7 @@
 mod containers;
 mod errors;
 mod images;
+mod import;
 mod logs;
 
 use std::future::Future;
@@ -66,6 +67,12 @@ impl DockerRuntime {
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
+    }
+
+    /// This machine's processor as Docker names it: `amd64`, `arm64`.
+    #[must_use]
+    pub fn architecture(&self) -> &str {
+        &self.architecture
     }
 
     /// Name, version and API version; and the architecture as Docker names it.
