@@ -17,13 +17,12 @@ mod timing;
 #[cfg(feature = "gpu")]
 mod twins;
 
-use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-pub use child::{BenchError, list_child, run_child};
+pub use child::{BenchError, list_child, run_child, run_options};
 
 use crate::clock::Clock;
 use crate::hardware;
@@ -89,7 +88,9 @@ pub struct TableRow {
     pub verified: bool,
 }
 
-/// Measures in this process: what the child does. Blocks for seconds; a driver may hang or crash it.
+/// Measures in this process: what the child does (`fizz bench --json --child`), which then prints the result as one JSON
+/// document on standard output, and each progress as a line of JSON on standard error. Blocks for seconds; a driver may hang
+/// or crash it.
 pub fn run_here(options: BenchOptions, clock: &Clock, mut progress: impl FnMut(BenchProgress)) -> BenchOutput {
     let mut problems = Vec::new();
     let measured = measure(options, clock, &mut progress, &mut problems);
@@ -110,27 +111,6 @@ pub fn run_here(options: BenchOptions, clock: &Clock, mut progress: impl FnMut(B
         problems,
     };
     BenchOutput { report, gpus: measured.gpus }
-}
-
-/// What `fizz bench --json` does: runs here, prints the document on `out`, and progress on `progress_out` when `child` asks.
-///
-/// # Errors
-/// When `out` cannot be written.
-pub fn run_as_child(
-    options: BenchOptions,
-    clock: &Clock,
-    out: &mut impl Write,
-    mut progress_out: Option<&mut dyn Write>,
-) -> std::io::Result<()> {
-    let output = run_here(options, clock, |progress| {
-        if let Some(progress_out) = progress_out.as_mut() {
-            // A parent that no longer reads its progress still gets the result.
-            let line = serde_json::to_string(&progress).unwrap_or_default();
-            let _ = writeln!(progress_out, "{line}");
-        }
-    });
-    serde_json::to_writer_pretty(&mut *out, &output)?;
-    writeln!(out)
 }
 
 /// Whether a cached report still describes the machine with this fingerprint (see [`hardware::fingerprint`]).
@@ -209,12 +189,11 @@ mod tests {
 
     #[test]
     fn the_document_survives_the_way_through_json() {
-        let mut text = Vec::new();
         let options = BenchOptions { quick: true, list_only: true };
-        run_as_child(options, &Clock::manual(jiff::Timestamp::UNIX_EPOCH), &mut text, None).unwrap();
-        let output: BenchOutput = serde_json::from_slice(&text).unwrap();
-        assert_eq!(output.report.method, METHOD);
-        assert_eq!(output.report.score, 0);
+        let output = run_here(options, &Clock::manual(jiff::Timestamp::UNIX_EPOCH), |_| {});
+        let again: BenchOutput = serde_json::from_str(&serde_json::to_string_pretty(&output).unwrap()).unwrap();
+        assert_eq!(output, again);
+        assert_eq!((output.report.method, output.report.score), (METHOD, 0));
     }
 
     #[test]

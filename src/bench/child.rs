@@ -14,7 +14,7 @@ use thiserror::Error;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use super::{BenchOutput, BenchProgress};
+use super::{BenchOptions, BenchOutput, BenchProgress};
 use crate::os;
 use crate::wire::node::Gpu;
 
@@ -113,11 +113,7 @@ pub async fn run_child(
     time_limit: Duration,
     progress: impl FnMut(BenchProgress),
 ) -> Result<BenchOutput, BenchError> {
-    let mut arguments = vec!["bench", "--json", "--child"];
-    if quick {
-        arguments.push("--quick");
-    }
-    run(exe, &arguments, time_limit, progress).await
+    run(exe, BenchOptions { quick, list_only: false }, time_limit, progress).await
 }
 
 /// Lists the graphics adapters in a child of `exe` (`fizz bench --json --child --list`), without measuring.
@@ -125,7 +121,24 @@ pub async fn run_child(
 /// # Errors
 /// As [`run_child`].
 pub async fn list_child(exe: &Path, time_limit: Duration) -> Result<Vec<Gpu>, BenchError> {
-    run(exe, &["bench", "--json", "--child", "--list"], time_limit, |_| {}).await.map(|output| output.gpus)
+    run(exe, BenchOptions { quick: true, list_only: true }, time_limit, |_| {}).await.map(|output| output.gpus)
+}
+
+/// A child with these options and the deadline that suits them.
+///
+/// # Errors
+/// As [`run_child`].
+pub async fn run_options(
+    exe: &Path,
+    options: BenchOptions,
+    progress: impl FnMut(BenchProgress),
+) -> Result<BenchOutput, BenchError> {
+    let time_limit = match options {
+        BenchOptions { list_only: true, .. } => super::LIST_TIME_LIMIT,
+        BenchOptions { quick: true, .. } => super::QUICK_TIME_LIMIT,
+        BenchOptions { quick: false, .. } => super::FULL_TIME_LIMIT,
+    };
+    run(exe, options, time_limit, progress).await
 }
 
 /// Ends this process when its standard input closes, which is when the parent is gone. The child calls it first.
@@ -145,11 +158,11 @@ pub fn watch_parent() {
 
 async fn run(
     exe: &Path,
-    arguments: &[&str],
+    options: BenchOptions,
     time_limit: Duration,
     progress: impl FnMut(BenchProgress),
 ) -> Result<BenchOutput, BenchError> {
-    let mut child = start(exe, arguments)?;
+    let mut child = start(exe, options)?;
     // Held so that the child sees its end only when we are gone.
     let _lifeline = child.stdin.take();
     let group = Group(child.id());
@@ -169,9 +182,11 @@ async fn run(
     }
 }
 
-fn start(exe: &Path, arguments: &[&str]) -> Result<Child, BenchError> {
+fn start(exe: &Path, options: BenchOptions) -> Result<Child, BenchError> {
     let mut command = Command::new(exe);
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    command.args(["bench", "--json", "--child"]);
+    command.args(options.quick.then_some("--quick")).args(options.list_only.then_some("--list"));
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     // A driver has no business with our configuration and keys.
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("FIZZ_") {
