@@ -9,22 +9,36 @@
 //! - One agent per state folder, held by a lock.
 
 pub mod client;
+mod driver;
+pub mod enroll;
 pub mod failover;
 pub mod identity;
 pub mod journal;
 pub mod machine;
 mod private;
+pub mod signals;
+mod sync;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use thiserror::Error;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
 use crate::config::OfferConfig;
-use crate::http::Trust;
+use crate::control::{ControlError, Server, Snapshot, first_snapshot};
+use crate::http::{HttpError, Trust};
 use crate::paths::StateDir;
 use crate::runtime::ContainerRuntime;
 use crate::wire::Secret;
 use crate::wire::bench::BenchmarkReport;
+
+use client::Client;
+use identity::{Identity, IdentityError, StateLock};
+use journal::Journal;
+use signals::Stop;
 
 /// How an agent runs.
 #[derive(Clone)]
@@ -84,4 +98,125 @@ pub enum BenchmarkSource {
     Fixed(Box<BenchmarkReport>),
     /// From nowhere: the node offers itself without a score.
     Skip,
+}
+
+/// An agent that has opened everything and is about to run.
+#[derive(Debug)]
+pub struct Agent {
+    options: AgentOptions,
+    clock: Clock,
+    client: Client,
+    /// The open journal, or why it cannot be trusted.
+    memory: Result<Journal, String>,
+    control: Option<Server>,
+    snapshots: watch::Sender<Snapshot>,
+    lock: StateLock,
+}
+
+/// Why an agent cannot begin. All of them want a person.
+#[derive(Debug, Error)]
+pub enum AgentError {
+    /// State folder or key.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// A coordinator's address or CA file.
+    #[error(transparent)]
+    Address(#[from] HttpError),
+    /// Nobody to register with.
+    #[error(
+        "no coordinator is configured; write one into fizz.toml: coordinators = [{{ url = \"https://host:8443\" }}]"
+    )]
+    NoCoordinator,
+    /// The control socket.
+    #[error(transparent)]
+    Control(#[from] ControlError),
+    /// The folder for outputs on their way.
+    #[error("the folder {folder} for outputs cannot be made")]
+    Spool {
+        /// Which.
+        folder: PathBuf,
+        /// The system's words.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// How an agent ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Every lease was finished or handed back, or the time for it ran out.
+    Drained,
+    /// Containers were left running for the next start.
+    Left,
+}
+
+impl std::fmt::Debug for AgentOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AgentOptions")
+            .field("name", &self.name)
+            .field("state_dir", &self.state_dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Opens everything an agent needs; nothing is sent and no container is touched yet.
+///
+/// A journal that cannot be trusted is no error here: the agent then runs in the safe state and says why.
+///
+/// # Errors
+/// [`AgentError`] when something only a person can mend is in the way.
+pub async fn build(options: AgentOptions, clock: Clock) -> Result<Agent, AgentError> {
+    if options.coordinators.is_empty() {
+        return Err(AgentError::NoCoordinator);
+    }
+    let lock = StateLock::take(&options.state_dir)?;
+    let identity = Identity::load_or_create(&options.state_dir, &lock)?;
+    let spool = options.state_dir.spool();
+    private::create_folder(&spool).map_err(|source| AgentError::Spool { folder: spool.clone(), source })?;
+    let client = Client::new(&options.coordinators, identity, clock.clone())?;
+    let control = match Server::bind(&options.state_dir.control_socket()) {
+        Ok(server) => Some(server),
+        Err(ControlError::NotYet) => None,
+        Err(error) => return Err(error.into()),
+    };
+    let memory = Journal::open(&options.state_dir.journal()).await.map_err(|error| whole(&error));
+    let url = options.coordinators.first().map_or("", |c| c.url.as_str());
+    let (snapshots, _) = watch::channel(first_snapshot(&options.name, url, clock.now()));
+    Ok(Agent { options, clock, client, memory, control, snapshots, lock })
+}
+
+/// An error with everything behind it in one sentence, for views that show text only.
+fn whole(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(source) = next {
+        text.push_str(": ");
+        text.push_str(&source.to_string());
+        next = source.source();
+    }
+    text
+}
+
+impl Agent {
+    /// The newest snapshot, the same that the control socket serves.
+    #[must_use]
+    pub fn snapshots(&self) -> watch::Receiver<Snapshot> {
+        self.snapshots.subscribe()
+    }
+
+    /// Runs until it is told to stop and has done so.
+    pub async fn run(self, stop: watch::Receiver<Stop>) -> Outcome {
+        let lock = self.lock;
+        let parts = driver::Parts {
+            options: self.options,
+            clock: self.clock,
+            client: self.client,
+            memory: self.memory,
+            control: self.control,
+            snapshots: self.snapshots,
+        };
+        let outcome = driver::run(parts, stop).await;
+        drop(lock);
+        outcome
+    }
 }

@@ -17,7 +17,7 @@ use thiserror::Error;
 use tokio::sync::{Mutex as AsyncMutex, watch};
 
 use super::CoordinatorAddress;
-use super::failover::{Failover, Pick};
+use super::failover::{Failover, Pick, REST_MAX, backoff};
 use super::identity::{Identity, IdentityError};
 use crate::clock::{Clock, Steady};
 use crate::control::{Link, LinkState};
@@ -36,6 +36,8 @@ mod port;
 const POLL_WAIT_SECONDS: u64 = 55;
 /// Time on top of it for the way there and back.
 const POLL_SLACK: Duration = Duration::from_secs(20);
+/// Shortest wait between two tries of the same thing.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
 /// Part of a session's life after which a new one is opened.
 const RENEW_AFTER: f64 = 0.8;
 /// From here on a clock is worth a warning.
@@ -147,6 +149,27 @@ impl Client {
         &self.inner.identity
     }
 
+    /// How long to wait before the next call can do better than the last, after `failures` in a row.
+    #[must_use]
+    pub fn patience(&self, error: &ClientError, failures: u32) -> Duration {
+        let now = self.inner.clock.steady();
+        let own = backoff(failures, RETRY_FIRST, REST_MAX, rand::random::<f64>());
+        match error {
+            ClientError::Resting { until, .. } => until.since(now).max(RETRY_FIRST),
+            ClientError::Http(HttpError::Problem(problem)) => {
+                own.max(Duration::from_secs(problem.retry_after_seconds.unwrap_or(0).min(600)))
+            }
+            ClientError::Http(_) => match self.known().failover.pick(now) {
+                Pick::Wait { until } => until.since(now).max(RETRY_FIRST),
+                Pick::Use { .. } | Pick::Nothing => own,
+            },
+            ClientError::NoCoordinator
+            | ClientError::NotEnrolled
+            | ClientError::Signing(_)
+            | ClientError::Encoding(_) => REST_MAX,
+        }
+    }
+
     /// The connection as it stands, and a word each time that changes.
     #[must_use]
     pub fn link(&self) -> watch::Receiver<Link> {
@@ -208,7 +231,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn put_inventory(&self, inventory: &Inventory) -> Result<(), ClientError> {
-        let report = self.signed(ReportKind::Inventory, inventory)?;
+        let report = self.signed(ReportKind::Inventory, inventory).await?;
         self.authorized_done(|api| api.put("/v1/node/inventory").json(&report)).await
     }
 
@@ -217,7 +240,7 @@ impl Client {
     /// # Errors
     /// [`ClientError`].
     pub async fn post_benchmarks(&self, report: &BenchmarkReport) -> Result<(), ClientError> {
-        let report = self.signed(ReportKind::Benchmarks, report)?;
+        let report = self.signed(ReportKind::Benchmarks, report).await?;
         self.authorized_done(|api| api.post("/v1/node/benchmarks").json(&report)).await
     }
 
@@ -257,7 +280,9 @@ impl Client {
         self.authorized(|api| api.get(&format!("/v1/node/receipts?after={after}"))).await
     }
 
-    fn signed(&self, kind: ReportKind, body: &impl Serialize) -> Result<SignedReport, ClientError> {
+    async fn signed(&self, kind: ReportKind, body: &impl Serialize) -> Result<SignedReport, ClientError> {
+        // Opening the session tells the coordinator's time, which is what is signed.
+        self.session(None).await?;
         let node_id = self.node_id().ok_or(ClientError::NotEnrolled)?;
         let body = serde_json::to_string(body).map_err(ClientError::Encoding)?;
         Ok(self.inner.identity.sign_report(kind, node_id, self.network_now(), body)?)

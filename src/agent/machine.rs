@@ -57,15 +57,15 @@ pub enum Event {
         /// Whether the lease is over; otherwise the task broke and has to be started again.
         over: bool,
     },
-    /// A command could not be handed to a lease's task; it is decided anew.
-    CommandLost {
-        /// The lease.
-        lease_id: LeaseId,
-    },
     /// The journal could not keep a lease, so it was not started.
     NotKept {
         /// The lease.
         lease_id: LeaseId,
+        /// For people.
+        why: String,
+    },
+    /// What the owner lends does not fit this machine.
+    OfferRefused {
         /// For people.
         why: String,
     },
@@ -115,6 +115,7 @@ pub struct Machine {
     measured: bool,
     engine: Engine,
     not_kept: Option<String>,
+    offer_refused: Option<String>,
     unsafe_why: Option<String>,
     drain: Option<Steady>,
     stopped: bool,
@@ -123,13 +124,18 @@ pub struct Machine {
     containers: Vec<LeaseId>,
 }
 
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 enum Engine {
-    /// It has not answered yet.
-    #[default]
-    Unknown,
+    /// It has not answered since the start, so that there is nothing yet to run containers with.
+    NeverUp(String),
     Up,
     Down(String),
+}
+
+impl Default for Engine {
+    fn default() -> Self {
+        Self::NeverUp("the container engine has not answered yet".to_owned())
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -185,7 +191,7 @@ impl Machine {
             NodeState::Enrolling
         } else if !self.measured {
             NodeState::Benchmarking
-        } else if !matches!(self.engine, Engine::Up) || self.not_kept.is_some() {
+        } else if !matches!(self.engine, Engine::Up) || self.not_kept.is_some() || self.offer_refused.is_some() {
             NodeState::Paused
         } else if self.live().next().is_some() {
             NodeState::Working
@@ -200,11 +206,11 @@ impl Machine {
         match self.state() {
             NodeState::Paused => {
                 let engine = match &self.engine {
-                    Engine::Unknown => Some("the container engine has not answered yet"),
                     Engine::Up => None,
-                    Engine::Down(why) => Some(why.as_str()),
+                    Engine::NeverUp(why) | Engine::Down(why) => Some(why.as_str()),
                 };
-                self.unsafe_why.as_deref().or(self.not_kept.as_deref()).or(engine)
+                let own = self.unsafe_why.as_deref().or(self.offer_refused.as_deref()).or(self.not_kept.as_deref());
+                own.or(engine)
             }
             NodeState::Draining => Some("it finishes or hands back what runs, then stops"),
             NodeState::Enrolling
@@ -271,7 +277,12 @@ impl Machine {
             Event::Enrolled => self.enrolled = true,
             Event::Measured => self.measured = true,
             Event::EngineUp => self.engine = Engine::Up,
-            Event::EngineDown { why } => self.engine = Engine::Down(why),
+            Event::EngineDown { why } => {
+                self.engine = match &self.engine {
+                    Engine::NeverUp(_) => Engine::NeverUp(why),
+                    Engine::Up | Engine::Down(_) => Engine::Down(why),
+                };
+            }
             Event::Assigned(wish) => {
                 // An answer that was overtaken by a newer one says nothing any more.
                 if self.wish.as_ref().is_none_or(|known| wish.generation >= known.generation) {
@@ -290,15 +301,11 @@ impl Machine {
                     lease.task = if over { Task::Over } else { Task::Broken };
                 }
             }
-            Event::CommandLost { lease_id } => {
-                if let Some(lease) = self.leases.get_mut(&lease_id) {
-                    lease.told = Told::Nothing;
-                }
-            }
             Event::NotKept { lease_id, why } => {
                 self.leases.remove(&lease_id);
                 self.not_kept = Some(why);
             }
+            Event::OfferRefused { why } => self.offer_refused = Some(why),
             Event::Containers(leases) => self.containers = leases,
             Event::Tick => self.not_kept = None,
             Event::Drain { deadline } => {
@@ -338,9 +345,9 @@ impl Machine {
                 actions.push(self.spawn(assignment));
             }
         }
-        let ready = self.enrolled && self.measured && !matches!(self.engine, Engine::Unknown);
         // While it drains, what is new is taken up only to be handed back at once.
-        if !(ready || self.drain.is_some()) || self.not_kept.is_some() {
+        let ready = (self.enrolled && self.measured) || self.drain.is_some();
+        if !ready || self.not_kept.is_some() || matches!(self.engine, Engine::NeverUp(_)) {
             return;
         }
         let wanted = self.wish.as_ref().map(|wish| wish.leases.clone()).unwrap_or_default();
@@ -370,7 +377,7 @@ impl Machine {
     /// Tells tasks to stop what the renter stopped and to give back what cannot run here.
     fn tell(&mut self, now: Steady, actions: &mut Vec<Action>) {
         let engine_down = match &self.engine {
-            Engine::Unknown | Engine::Up => None,
+            Engine::NeverUp(_) | Engine::Up => None,
             Engine::Down(why) => Some(why.clone()),
         };
         let drain = self.drain;

@@ -25,10 +25,7 @@ impl<'a> Located<'a> {
 
     /// An error of reading the values, with its place.
     pub(super) fn explain(&self, error: &figment::Error) -> ConfigError {
-        let (path, unknown) = match &error.kind {
-            Kind::UnknownField(field, _) => (with_leaf(&error.path, field), true),
-            _ => (error.path.clone(), false),
-        };
+        let (path, unknown) = whole_path(error);
         let start = find(self.document.as_item(), &path, unknown).map_or(0, |span| span.start);
         describe(place(self.name, self.document.raw(), start), &path, error)
     }
@@ -36,11 +33,16 @@ impl<'a> Located<'a> {
 
 /// An error that a variable brought in.
 pub(super) fn explain_variable(variable: &str, error: &figment::Error) -> ConfigError {
-    let path = match &error.kind {
-        Kind::UnknownField(field, _) => with_leaf(&error.path, field),
-        _ => error.path.clone(),
-    };
-    describe(variable.to_owned(), &path, error)
+    describe(variable.to_owned(), &whole_path(error).0, error)
+}
+
+/// The path to what is wrong, and whether it is an unknown key.
+fn whole_path(error: &figment::Error) -> (Vec<String>, bool) {
+    if let Kind::UnknownField(field, _) = &error.kind {
+        (with_leaf(&error.path, field), true)
+    } else {
+        (error.path.clone(), false)
+    }
 }
 
 fn with_leaf(path: &[String], field: &str) -> Vec<String> {
@@ -52,6 +54,7 @@ fn with_leaf(path: &[String], field: &str) -> Vec<String> {
     path
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the reader's other errors have words of their own")]
 fn describe(at: String, path: &[String], error: &figment::Error) -> ConfigError {
     // Places in a list are told by line and column; their numbers would only confuse.
     let key = path.iter().filter(|p| p.parse::<usize>().is_err()).cloned().collect::<Vec<_>>().join(".");
@@ -67,11 +70,9 @@ fn describe(at: String, path: &[String], error: &figment::Error) -> ConfigError 
 
 fn hint(field: &str, known: &[&str]) -> String {
     let nearest = known.iter().map(|k| (if k.starts_with(field) { 0 } else { distance(field, k) }, k)).min();
-    match nearest {
-        Some((far, key)) if far <= 2.min(field.len() / 2) || far * 2 < field.len() => {
-            format!("; did you mean '{key}'?")
-        }
-        _ => format!("; the keys here are {}", known.join(", ")),
+    match nearest.filter(|(far, _)| *far <= 2.min(field.len() / 2) || far * 2 < field.len()) {
+        Some((_, key)) => format!("; did you mean '{key}'?"),
+        None => format!("; the keys here are {}", known.join(", ")),
     }
 }
 

@@ -165,10 +165,14 @@ impl Client {
     pub async fn connect(socket: &Path) -> Result<Self, ControlError> {
         check_length(socket)?;
         let name = socket.display().to_string();
-        let stream = UnixStream::connect(socket).await.map_err(|source| match source.kind() {
-            ErrorKind::NotFound | ErrorKind::ConnectionRefused => ControlError::NotRunning { socket: name },
-            ErrorKind::PermissionDenied => ControlError::NotAllowed { socket: name },
-            _ => ControlError::Io { socket: name, source },
+        let stream = UnixStream::connect(socket).await.map_err(|source| {
+            if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) {
+                ControlError::NotRunning { socket: name }
+            } else if source.kind() == ErrorKind::PermissionDenied {
+                ControlError::NotAllowed { socket: name }
+            } else {
+                ControlError::Io { socket: name, source }
+            }
         })?;
         let (reader, writer) = stream.into_split();
         Ok(Self { reader: BufReader::new(reader), writer })

@@ -73,15 +73,15 @@ impl LeasePort for Client {
 
 /// What an error of the client means for a lease's task.
 fn refused(error: ClientError) -> PortError {
-    match error {
-        ClientError::Http(HttpError::Problem(problem)) => match problem.code {
-            ErrorCode::LeaseEnded => PortError::LeaseEnded,
-            // Credentials and limits are the agent's to mend, not the lease's: they come back.
-            _ if problem.status >= 500 || matches!(problem.status, 401 | 408 | 429) => {
-                PortError::Unavailable { why: problem.to_string() }
-            }
-            _ => PortError::Rejected(problem),
-        },
-        other => PortError::Unavailable { why: other.to_string() },
+    let ClientError::Http(HttpError::Problem(problem)) = error else {
+        return PortError::Unavailable { why: error.to_string() };
+    };
+    if problem.code == ErrorCode::LeaseEnded {
+        PortError::LeaseEnded
+    } else if problem.status >= 500 || matches!(problem.status, 401 | 408 | 429) {
+        // Credentials and limits are the agent's to mend, not the lease's: the call is worth repeating.
+        PortError::Unavailable { why: problem.to_string() }
+    } else {
+        PortError::Rejected(problem)
     }
 }

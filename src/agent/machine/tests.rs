@@ -108,15 +108,13 @@ fn an_overtaken_answer_does_not_bring_an_ended_lease_back() {
 }
 
 #[test]
-fn a_stop_reaches_the_task_once_and_is_repeated_when_it_got_lost() {
+fn a_stop_reaches_the_task_once() {
     let mut machine = ready();
     machine.handle(wish(1, vec![assignment(1, Desired::Run)]), at(0));
     let stop = assignment(1, Desired::Stop);
     let actions = machine.handle(wish(2, vec![stop.clone()]), at(0));
     assert_eq!(actions, [Action::Keep(Box::new(stop.clone())), Action::Stop(lease_id(1))]);
     assert_eq!(machine.handle(wish(2, vec![stop]), at(0)), []);
-    let lost = Event::CommandLost { lease_id: lease_id(1) };
-    assert_eq!(machine.handle(lost, at(0)), [Action::Stop(lease_id(1))]);
 }
 
 #[test]
@@ -218,7 +216,6 @@ enum Step {
     DeliverOld,
     PhaseMoves(u8, bool),
     TaskEnds(u8, bool),
-    CommandLost(u8),
     Engine(bool),
     Enrolled,
     Measured,
@@ -236,7 +233,6 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::DeliverOld),
         2 => (lease.clone(), any::<bool>()).prop_map(|(l, b)| Step::PhaseMoves(l, b)),
         2 => (lease.clone(), any::<bool>()).prop_map(|(l, b)| Step::TaskEnds(l, b)),
-        1 => lease.prop_map(Step::CommandLost),
         1 => any::<bool>().prop_map(Step::Engine),
         1 => Just(Step::Enrolled),
         1 => Just(Step::Measured),
@@ -343,7 +339,6 @@ impl World {
                 }
             }
             Step::TaskEnds(l, over) => self.end_task(lease_id(l), over),
-            Step::CommandLost(l) => self.send(Event::CommandLost { lease_id: lease_id(l) }),
             Step::Engine(true) => self.send(Event::EngineUp),
             Step::Engine(false) => self.send(Event::EngineDown { why: "down".to_owned() }),
             Step::Enrolled => self.send(Event::Enrolled),

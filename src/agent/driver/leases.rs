@@ -1,0 +1,115 @@
+//! The leases' tasks, each watched by a task that tells the driver what changes.
+
+use std::collections::HashMap;
+
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+use super::Input;
+use crate::control::LeaseLine;
+use crate::job::runner::{self, LeaseCommand, LeaseHandle, LeaseSnapshot, RunnerDeps};
+use crate::runtime::OwnedContainer;
+use crate::wire::LeaseId;
+use crate::wire::lease::{Assignment, LeasePhase};
+
+/// Every lease with a task.
+#[derive(Debug, Default)]
+pub(super) struct Leases(HashMap<LeaseId, Entry>);
+
+#[derive(Debug)]
+struct Entry {
+    commands: mpsc::Sender<LeaseCommand>,
+    snapshot: watch::Receiver<LeaseSnapshot>,
+    task: AbortHandle,
+    watcher: AbortHandle,
+}
+
+impl Leases {
+    /// Starts a lease's task, or takes the lease up where the journal says it was.
+    pub(super) fn start(
+        &mut self,
+        deps: RunnerDeps,
+        assignment: Assignment,
+        found: Option<OwnedContainer>,
+        inbox: mpsc::Sender<Input>,
+    ) {
+        let lease_id = assignment.lease_id;
+        let handle = runner::spawn(deps, assignment, found);
+        let (commands, snapshot) = (handle.commands.clone(), handle.snapshot.clone());
+        let task = handle.done.abort_handle();
+        let watcher = tokio::spawn(follow(lease_id, handle, inbox)).abort_handle();
+        self.0.insert(lease_id, Entry { commands, snapshot, task, watcher });
+    }
+
+    /// Gives a lease's task a command.
+    pub(super) fn tell(&self, lease_id: LeaseId, command: LeaseCommand) {
+        let Some(entry) = self.0.get(&lease_id) else { return };
+        match entry.commands.try_send(command) {
+            // A task that ended says so by itself; a full queue holds something that makes it look already.
+            Ok(())
+            | Err(mpsc::error::TrySendError::Closed(_) | mpsc::error::TrySendError::Full(LeaseCommand::Poke)) => {}
+            Err(mpsc::error::TrySendError::Full(command)) => {
+                let commands = entry.commands.clone();
+                tokio::spawn(async move {
+                    // Closed means ended, as above.
+                    let _ = commands.send(command).await;
+                });
+            }
+        }
+    }
+
+    /// Where a lease stands.
+    pub(super) fn phase(&self, lease_id: LeaseId) -> Option<LeasePhase> {
+        self.0.get(&lease_id).map(|entry| entry.snapshot.borrow().phase)
+    }
+
+    /// A lease's task has ended.
+    pub(super) fn remove(&mut self, lease_id: LeaseId) {
+        self.0.remove(&lease_id);
+    }
+
+    /// Ends every task where it is. Containers run on; the journal knows what they are.
+    pub(super) fn leave(&mut self) {
+        for entry in self.0.values() {
+            entry.watcher.abort();
+            entry.task.abort();
+        }
+        self.0.clear();
+    }
+
+    /// Every lease for the owner's eyes, oldest first.
+    pub(super) fn lines(&self) -> Vec<LeaseLine> {
+        let mut lines: Vec<LeaseLine> = self.0.values().map(|entry| line(&entry.snapshot.borrow())).collect();
+        lines.sort_by_key(|line| line.lease_id);
+        lines
+    }
+}
+
+fn line(snapshot: &LeaseSnapshot) -> LeaseLine {
+    LeaseLine {
+        lease_id: snapshot.lease_id,
+        job_id: snapshot.job_id,
+        phase: snapshot.phase,
+        detail: (!snapshot.detail.is_empty()).then(|| snapshot.detail.clone()),
+        pull_per_mille: snapshot.pull_per_mille,
+        started_at: snapshot.started_at,
+        ran_millis: snapshot.ran_millis,
+        image: snapshot.image.clone(),
+        rate: snapshot.rate,
+    }
+}
+
+async fn follow(lease_id: LeaseId, mut handle: LeaseHandle, inbox: mpsc::Sender<Input>) {
+    while handle.snapshot.changed().await.is_ok() {
+        handle.snapshot.borrow_and_update();
+        // The snapshot is read when the driver gets there, so that a burst of changes costs one look.
+        let _ = inbox.send(Input::Lease(lease_id)).await;
+    }
+    // The task has let go of its snapshot; it ends, or it broke.
+    let finished = (&mut handle.done).await.is_ok();
+    let over = finished && handle.snapshot.borrow().over;
+    if !over {
+        tracing::warn!(%lease_id, "a lease's task broke off; it will be taken up again");
+    }
+    let _ = inbox.send(Input::LeaseEnded(lease_id, over)).await;
+}
