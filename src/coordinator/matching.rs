@@ -124,7 +124,9 @@ pub fn rate(offer: &Offer, resources: &Resources) -> Option<HourlyRate> {
 }
 
 impl Node {
-    fn has_free(&self, asked: &Resources) -> bool {
+    /// Whether `asked` fits beside what is in use.
+    #[must_use]
+    pub fn has_free(&self, asked: &Resources) -> bool {
         let fits = |used: u64, asked: u64, lent: u64| used.saturating_add(asked) <= lent;
         fits(self.used.cpu_millis.into(), asked.cpu_millis.into(), self.offer.cpu_millis.into())
             && fits(self.used.memory_bytes, asked.memory_bytes, self.offer.memory_bytes)

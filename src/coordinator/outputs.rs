@@ -1,15 +1,272 @@
-//! Job outputs in an object store: a local folder by default.
+//! Job outputs in an object store: a local folder by default, S3-compatible by URL.
+//!
+//! Invariants
+//! - An output becomes visible whole or not at all: bytes are staged, checked against the sender's SHA-256 and size limit
+//!   while they pass, and only then completed.
+//! - However large an output is, only a few megabytes of it are in memory.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
+use futures_util::{Stream, StreamExt as _};
+use object_store::local::LocalFileSystem;
+use object_store::path::Path;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectStore, ObjectStoreExt as _, WriteMultipart};
+use sha2::{Digest as _, Sha256};
+use thiserror::Error;
+use url::Url;
 
 use super::CoordinatorConfig;
-use super::store::StoreError;
+use super::store::{StoreError, StoredOutput};
+use crate::wire::{JobId, LeaseId};
+
+/// Parts of an upload that may be under way at once.
+const PARTS_MAX: usize = 2;
+
+/// Why an output could not be kept or read.
+#[derive(Debug, Error)]
+pub enum OutputError {
+    /// The folder for outputs cannot be made.
+    #[error("the folder for outputs, {}, cannot be made; check that its parent may be written", path.display())]
+    Folder {
+        /// Which folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The configured address names no store that is supported.
+    #[error("outputs cannot be kept at '{url}'; write a folder as file:///path or a bucket as s3://bucket/prefix")]
+    Address {
+        /// As configured, without credentials.
+        url: String,
+        /// Why.
+        #[source]
+        source: Option<object_store::Error>,
+    },
+    /// The store failed.
+    #[error("the store of outputs failed")]
+    Store(#[source] object_store::Error),
+    /// The sender broke off.
+    #[error("the output broke off: {0}")]
+    Broken(String),
+    /// Larger than the job allows.
+    #[error("the output is larger than the job allows ({limit_bytes} bytes)")]
+    TooLarge {
+        /// The limit.
+        limit_bytes: u64,
+    },
+    /// Other bytes than the sender meant to send.
+    #[error("the output has SHA-256 {actual}, not {announced} as announced")]
+    WrongSum {
+        /// What came.
+        actual: String,
+        /// What was announced.
+        announced: String,
+    },
+}
 
 /// Where job outputs are kept.
 #[derive(Debug)]
-pub(crate) struct Outputs {}
+pub(crate) struct Outputs {
+    store: Arc<dyn ObjectStore>,
+}
+
+/// What an upload must turn out to be.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Expected<'a> {
+    /// The job.
+    pub(crate) job_id: JobId,
+    /// The lease that hands it over.
+    pub(crate) lease_id: LeaseId,
+    /// SHA-256 as announced, lower-case hex.
+    pub(crate) sha256: &'a str,
+    /// The most it may have.
+    pub(crate) limit_bytes: u64,
+}
 
 impl Outputs {
     /// Opens the place that the configuration names.
-    pub(crate) fn open(_config: &CoordinatorConfig) -> Result<Self, StoreError> {
-        Ok(Self {})
+    pub(crate) fn open(config: &CoordinatorConfig) -> Result<Self, StoreError> {
+        let store = match &config.outputs_url {
+            None => folder(config.data_dir.join("outputs")),
+            Some(url) => at_url(url),
+        };
+        Ok(Self { store: store? })
+    }
+
+    /// Takes an output in. It is complete and checked when this returns, and otherwise nothing is left of it.
+    pub(crate) async fn put<S, E>(&self, expected: Expected<'_>, body: S) -> Result<StoredOutput, OutputError>
+    where
+        S: Stream<Item = Result<Bytes, E>> + Send,
+        E: std::fmt::Display,
+    {
+        // The sum in the name: a repeat with other bytes never changes an object that somebody is reading.
+        let object = format!("{}/{}-{}.tar", expected.job_id, expected.lease_id, expected.sha256);
+        let upload = self.store.put_multipart(&Path::from(object.as_str())).await.map_err(OutputError::Store)?;
+        let mut writer = WriteMultipart::new(upload);
+        match receive(&mut writer, expected, body).await {
+            Ok(bytes) => {
+                writer.finish().await.map_err(OutputError::Store)?;
+                Ok(StoredOutput { object, bytes, sha256: expected.sha256.to_owned() })
+            }
+            Err(error) => {
+                if let Err(abort) = writer.abort().await {
+                    tracing::warn!(error = %abort, "what came of a refused output could not be cleaned up");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// An output's bytes.
+    pub(crate) async fn get(
+        &self,
+        output: &StoredOutput,
+    ) -> Result<BoxStream<'static, Result<Bytes, object_store::Error>>, OutputError> {
+        let found = self.store.get(&Path::from(output.object.as_str())).await.map_err(OutputError::Store)?;
+        Ok(found.into_stream())
+    }
+
+    /// Removes an object that nothing refers to any more.
+    pub(crate) async fn remove(&self, object: &str) {
+        match self.store.delete(&Path::from(object)).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => tracing::warn!(%error, "an output that is not needed any more could not be removed"),
+        }
+    }
+}
+
+async fn receive<S, E>(writer: &mut WriteMultipart, expected: Expected<'_>, body: S) -> Result<u64, OutputError>
+where
+    S: Stream<Item = Result<Bytes, E>> + Send,
+    E: std::fmt::Display,
+{
+    let mut body = std::pin::pin!(body);
+    let (mut sum, mut bytes) = (Sha256::new(), 0_u64);
+    while let Some(chunk) = body.next().await {
+        let chunk = chunk.map_err(|e| OutputError::Broken(e.to_string()))?;
+        bytes = bytes.saturating_add(chunk.len() as u64);
+        if bytes > expected.limit_bytes {
+            return Err(OutputError::TooLarge { limit_bytes: expected.limit_bytes });
+        }
+        sum.update(&chunk);
+        writer.wait_for_capacity(PARTS_MAX).await.map_err(OutputError::Store)?;
+        writer.put(chunk);
+    }
+    let actual = hex::encode(sum.finalize());
+    if actual != expected.sha256 {
+        return Err(OutputError::WrongSum { actual, announced: expected.sha256.to_owned() });
+    }
+    Ok(bytes)
+}
+
+fn folder(path: PathBuf) -> Result<Arc<dyn ObjectStore>, OutputError> {
+    std::fs::create_dir_all(&path).map_err(|source| OutputError::Folder { path: path.clone(), source })?;
+    let store = LocalFileSystem::new_with_prefix(&path).map_err(OutputError::Store)?;
+    Ok(Arc::new(store.with_fsync(true).with_automatic_cleanup(true)))
+}
+
+fn at_url(text: &str) -> Result<Arc<dyn ObjectStore>, OutputError> {
+    let url = Url::parse(text).map_err(|_| OutputError::Address { url: text.to_owned(), source: None })?;
+    if url.scheme() == "file" {
+        let path = url.to_file_path().map_err(|()| OutputError::Address { url: text.to_owned(), source: None })?;
+        return folder(path);
+    }
+    // Credentials and a server of one's own come from the environment, as every S3 client has them: AWS_ACCESS_KEY_ID,
+    // AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT.
+    let environment =
+        std::env::vars().filter(|(name, _)| name.starts_with("AWS_")).map(|(name, value)| (name.to_lowercase(), value));
+    let (store, prefix) = object_store::parse_url_opts(&url, environment)
+        .map_err(|source| OutputError::Address { url: text.to_owned(), source: Some(source) })?;
+    Ok(Arc::new(PrefixStore::new(store, prefix)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::{TryStreamExt as _, stream};
+    use jiff::Timestamp;
+
+    fn outputs(dir: &tempfile::TempDir) -> Outputs {
+        Outputs::open(&CoordinatorConfig { data_dir: dir.path().to_owned(), ..CoordinatorConfig::default() }).unwrap()
+    }
+
+    fn files(dir: &tempfile::TempDir) -> usize {
+        fn count(path: &std::path::Path) -> usize {
+            let entries = std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path());
+            entries.map(|p| if p.is_dir() { count(&p) } else { 1 }).sum()
+        }
+        count(&dir.path().join("outputs"))
+    }
+
+    fn body(pieces: usize) -> Vec<Result<Bytes, String>> {
+        (0..pieces).map(|n| Ok(Bytes::from(vec![u8::try_from(n % 251).unwrap(); 1 << 20]))).collect()
+    }
+
+    fn sha256(pieces: &[Result<Bytes, String>]) -> String {
+        let mut sum = Sha256::new();
+        pieces.iter().flatten().for_each(|p| sum.update(p));
+        hex::encode(sum.finalize())
+    }
+
+    fn expected(sha256: &str, limit_bytes: u64) -> Expected<'_> {
+        let now = Timestamp::from_second(1).unwrap();
+        Expected { job_id: JobId::generate(now), lease_id: LeaseId::generate(now), sha256, limit_bytes }
+    }
+
+    #[tokio::test]
+    async fn an_output_comes_back_as_it_was_sent() {
+        let dir = tempfile::tempdir().unwrap();
+        let outputs = outputs(&dir);
+        let pieces = body(12);
+        let sum = sha256(&pieces);
+        let stored = outputs.put(expected(&sum, 12 << 20), stream::iter(pieces.clone())).await.unwrap();
+        assert_eq!(stored.bytes, 12 << 20);
+        let back: Vec<Bytes> = outputs.get(&stored).await.unwrap().try_collect().await.unwrap();
+        assert_eq!(sha256(&back.into_iter().map(Ok).collect::<Vec<_>>()), sum);
+    }
+
+    #[tokio::test]
+    async fn an_empty_output_is_an_output_too() {
+        let dir = tempfile::tempdir().unwrap();
+        let outputs = outputs(&dir);
+        let sum = sha256(&[]);
+        let stored = outputs.put(expected(&sum, 0), stream::iter(body(0))).await.unwrap();
+        let back: Vec<Bytes> = outputs.get(&stored).await.unwrap().try_collect().await.unwrap();
+        assert_eq!(back.concat().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn wrong_sum_too_large_and_broken_off_outputs_leave_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let outputs = outputs(&dir);
+        let pieces = body(12);
+        let sum = sha256(&pieces);
+        let wrong = outputs.put(expected(&"0".repeat(64), 1 << 30), stream::iter(pieces.clone())).await;
+        assert!(matches!(wrong, Err(OutputError::WrongSum { .. })), "{wrong:?}");
+        let large = outputs.put(expected(&sum, (12 << 20) - 1), stream::iter(pieces.clone())).await;
+        assert!(matches!(large, Err(OutputError::TooLarge { .. })), "{large:?}");
+        let broken = pieces.into_iter().chain([Err("reset".to_owned())]);
+        let broken = outputs.put(expected(&sum, 1 << 30), stream::iter(broken)).await;
+        assert!(matches!(broken, Err(OutputError::Broken(_))), "{broken:?}");
+        assert_eq!(files(&dir), 0);
+    }
+
+    #[test]
+    fn an_address_that_is_no_store_is_refused_with_an_example() {
+        for url in ["", "outputs", "ftp://host/x", "file://host/x"] {
+            let error = at_url(url).unwrap_err().to_string();
+            assert!(error.contains("s3://bucket/prefix"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_bucket_is_opened_by_its_address() {
+        crate::http::install_crypto_provider();
+        at_url("s3://bucket/outputs").unwrap();
     }
 }

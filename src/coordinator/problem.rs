@@ -91,6 +91,7 @@ impl From<StoreError> for ApiError {
             | StoreError::Locked { .. }
             | StoreError::Migrate { .. }
             | StoreError::Query(_)
+            | StoreError::Outputs(_)
             | StoreError::BadRow { .. } => Self::internal(&error),
         }
     }

@@ -8,7 +8,15 @@
 
 mod accounts;
 pub(crate) mod enrollments;
+mod heartbeats;
+mod jobs;
+mod leases;
+mod ledger;
+mod lives;
+mod logs;
+mod market;
 pub(crate) mod nodes;
+mod receipts;
 pub(crate) mod sessions;
 
 use std::ops::{Deref, DerefMut};
@@ -29,10 +37,20 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 use crate::wire::ErrorCode;
 
+pub use jobs::{NewJob, StoredOutput, Submitted};
+pub(crate) use leases::LiveRow;
+pub use ledger::Balances;
+pub(crate) use lives::Paymaster;
+pub use logs::LogPiece;
+pub(crate) use logs::LogUpload;
+pub(crate) use market::JOBS_PER_PAGE;
 pub use sessions::SessionRow;
 
 /// Every migration in order. A new one is a new line; old ones never change.
-const MIGRATIONS: &[(i64, &str, &str)] = &[(1, "identity", include_str!("../../migrations/0001_identity.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "identity", include_str!("../../migrations/0001_identity.sql")),
+    (2, "jobs and money", include_str!("../../migrations/0002_jobs_and_money.sql")),
+];
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: u32 = 8;
@@ -93,6 +111,9 @@ pub enum StoreError {
         /// Which column.
         column: &'static str,
     },
+    /// The place for outputs failed.
+    #[error(transparent)]
+    Outputs(#[from] super::outputs::OutputError),
     /// The rules say no; goes to the caller as a problem of this code.
     #[error("{detail}")]
     Refused {
@@ -327,3 +348,6 @@ pub(crate) fn read_word<T: serde::de::DeserializeOwned>(
     let text: String = row.try_get(column)?;
     serde_json::from_value(serde_json::Value::String(text)).map_err(|_| StoreError::BadRow { column })
 }
+
+#[cfg(test)]
+mod life_tests;

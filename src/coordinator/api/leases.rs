@@ -1,10 +1,145 @@
-//! What nodes report about their leases.
+//! What nodes report about their leases. Every call may be repeated, delayed or reordered without harm.
 
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use serde::Deserialize;
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::coordinator::App;
+use crate::coordinator::auth::NodeAuth;
+use crate::coordinator::outputs::{Expected, OutputError};
+use crate::coordinator::problem::{ApiError, Json, Path, Query, RawBody};
+use crate::coordinator::store::{LogUpload, StoreError};
+use crate::wire::lease::{EventsAccepted, LeaseEvents, LogAccepted, OutputAccepted};
+use crate::wire::{ErrorCode, LOG_MEDIA_TYPE, LeaseId, Problem};
 
-/// The routes of this file: `.routes(routes!(handler))` registers a `#[utoipa::path]` handler and documents it.
+/// Header with an output's SHA-256, hex.
+const SHA256_HEADER: &str = "x-fizz-sha256";
+/// Events in one call.
+const EVENTS_MAX: usize = 1000;
+/// Bytes of one log upload.
+const LOG_UPLOAD_BYTES_MAX: usize = 1 << 20;
+
+/// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
+    OpenApiRouter::new().routes(routes!(events)).routes(routes!(logs)).routes(routes!(output))
+}
+
+/// What happened to a lease on its node, in order.
+#[utoipa::path(
+    post, path = "/v1/leases/{lease_id}/events", tag = "node", params(("lease_id" = LeaseId, Path)),
+    request_body = LeaseEvents,
+    responses((status = 200, body = EventsAccepted), (status = "default", body = Problem)), security(("session" = []))
+)]
+async fn events(
+    State(app): State<App>,
+    node: NodeAuth,
+    Path(lease_id): Path<LeaseId>,
+    Json(LeaseEvents { mut events }): Json<LeaseEvents>,
+) -> Result<Json<EventsAccepted>, ApiError> {
+    if events.len() > EVENTS_MAX {
+        return Err(ApiError::new(ErrorCode::TooLarge, format!("the limit is {EVENTS_MAX} events at once")));
+    }
+    events.sort_by_key(|event| event.sequence);
+    let now = app.clock.now();
+    let (through, changes) = app.store.report_events(node.node_id, lease_id, &events, app.paymaster(), now).await?;
+    changes.announce(&app.wake);
+    Ok(Json(EventsAccepted { through }))
+}
+
+/// Where a log upload belongs.
+#[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct LogAt {
+    /// Framed bytes of this lease's log before the body.
+    offset: u64,
+    /// Whether nothing follows.
+    #[serde(default)]
+    complete: bool,
+}
+
+/// A piece of a lease's log in frames. An empty body at offset 0 asks from where to go on.
+#[utoipa::path(
+    post, path = "/v1/leases/{lease_id}/logs", tag = "node", params(("lease_id" = LeaseId, Path), LogAt),
+    request_body(content = Vec<u8>, content_type = "application/vnd.fizz.log-frames"),
+    responses((status = 200, body = LogAccepted), (status = "default", body = Problem)), security(("session" = []))
+)]
+async fn logs(
+    State(app): State<App>,
+    node: NodeAuth,
+    Path(lease_id): Path<LeaseId>,
+    Query(at): Query<LogAt>,
+    headers: HeaderMap,
+    RawBody(bytes): RawBody,
+) -> Result<Json<LogAccepted>, ApiError> {
+    if bytes.len() > LOG_UPLOAD_BYTES_MAX {
+        return Err(ApiError::new(ErrorCode::TooLarge, format!("the limit is {LOG_UPLOAD_BYTES_MAX} bytes at once")));
+    }
+    let media_type = headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
+    if !bytes.is_empty() && media_type.is_some_and(|m| m != LOG_MEDIA_TYPE.as_bytes()) {
+        return Err(ApiError::new(ErrorCode::UnsupportedMediaType, format!("logs are sent as {LOG_MEDIA_TYPE}")));
+    }
+    let upload = LogUpload { offset: at.offset, bytes: &bytes, complete: at.complete };
+    let (next_offset, job_id) = app.store.append_log(node.node_id, lease_id, &upload).await?;
+    app.wake.job_changed(job_id);
+    Ok(Json(LogAccepted { next_offset }))
+}
+
+/// The output folder as a tar; visible to the renter once it is whole and its SHA-256 (header `x-fizz-sha256`) is right.
+#[utoipa::path(
+    put, path = "/v1/leases/{lease_id}/output", tag = "node",
+    params(("lease_id" = LeaseId, Path), ("x-fizz-sha256" = String, Header, description = "SHA-256 of the tar, hex")),
+    request_body(content = Vec<u8>, content_type = "application/x-tar"),
+    responses((status = 200, body = OutputAccepted), (status = "default", body = Problem)), security(("session" = []))
+)]
+async fn output(
+    State(app): State<App>,
+    node: NodeAuth,
+    Path(lease_id): Path<LeaseId>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<OutputAccepted>, ApiError> {
+    let sha256 = announced_sha256(&headers)?;
+    let (expected_job, limit_bytes) = app.store.output_limit(node.node_id, lease_id).await?;
+    let expected = Expected { job_id: expected_job, lease_id, sha256: &sha256, limit_bytes };
+    let stored = app.outputs.put(expected, body.into_data_stream()).await?;
+    match app.store.record_output(node.node_id, lease_id, &stored, app.clock.now()).await {
+        Ok((job_id, replaced)) => {
+            if let Some(object) = replaced {
+                app.outputs.remove(&object).await;
+            }
+            app.wake.job_changed(job_id);
+            Ok(Json(OutputAccepted { bytes: stored.bytes, sha256 }))
+        }
+        // The lease ended while its output was on its way: nobody will ask for it.
+        Err(error @ StoreError::Refused { .. }) => {
+            app.outputs.remove(&stored.object).await;
+            Err(error.into())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn announced_sha256(headers: &HeaderMap) -> Result<String, ApiError> {
+    let announced = headers.get(SHA256_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    if announced.len() == 64 && announced.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Ok(announced.to_ascii_lowercase());
+    }
+    Err(ApiError::new(ErrorCode::InvalidRequest, format!("the header {SHA256_HEADER} must hold 64 hexadecimal digits")))
+}
+
+impl From<OutputError> for ApiError {
+    fn from(error: OutputError) -> Self {
+        match error {
+            OutputError::TooLarge { .. } => Self::new(ErrorCode::TooLarge, error.to_string()),
+            OutputError::Broken(_) | OutputError::WrongSum { .. } => {
+                Self::new(ErrorCode::InvalidRequest, error.to_string())
+            }
+            OutputError::Folder { .. } | OutputError::Address { .. } | OutputError::Store(_) => Self::internal(&error),
+        }
+    }
 }

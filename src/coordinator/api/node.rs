@@ -1,10 +1,127 @@
 //! Heartbeats, assignments, earnings and receipts of a node.
 
+use std::time::Duration;
+
+use axum::extract::State;
+use serde::Deserialize;
+use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::coordinator::App;
+use crate::coordinator::auth::NodeAuth;
+use crate::coordinator::liveness::Taken;
+use crate::coordinator::problem::{ApiError, Json, Query};
+use crate::coordinator::receipts::public_key;
+use crate::wire::account::{Earnings, ReceiptList};
+use crate::wire::lease::Assignments;
+use crate::wire::node::{Heartbeat, HeartbeatAck};
+use crate::wire::{Generation, Problem, Sequence};
 
-/// The routes of this file: `.routes(routes!(handler))` registers a `#[utoipa::path]` handler and documents it.
+/// Longest time an assignments call is held, in seconds.
+const WAIT_SECONDS_MAX: u64 = 60;
+
+/// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<App> {
     OpenApiRouter::new()
+        .routes(routes!(heartbeat))
+        .routes(routes!(assignments))
+        .routes(routes!(earnings))
+        .routes(routes!(receipts))
+}
+
+/// Takes a node's report of its actual state.
+#[utoipa::path(
+    post, path = "/v1/node/heartbeat", tag = "node", request_body = Heartbeat,
+    responses((status = 200, body = HeartbeatAck), (status = "default", body = Problem)), security(("session" = []))
+)]
+async fn heartbeat(
+    State(app): State<App>,
+    node: NodeAuth,
+    Json(heartbeat): Json<Heartbeat>,
+) -> Result<Json<HeartbeatAck>, ApiError> {
+    let now = app.clock.now();
+    let times = (now, app.clock.steady());
+    let (taken, interval) = app.liveness.take(node.node_id, &heartbeat, app.config.heartbeat_interval(), times);
+    if taken == Taken::TakesLeases {
+        app.wake.match_jobs();
+    }
+    let generation = app.store.catch_up_generation(node.node_id, heartbeat.assignment_generation).await?;
+    let interval_millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
+    Ok(Json(HeartbeatAck { server_time: now, assignment_generation: generation, interval_millis }))
+}
+
+/// Which assignments a node has, and how long it waits for newer ones.
+#[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct After {
+    /// Generation the node has; the call is held until there is a newer one.
+    #[serde(default)]
+    after: Option<u64>,
+    /// Seconds to hold the call, at most 60.
+    #[serde(default)]
+    wait: u64,
+}
+
+/// Everything that should be on the node; held until the generation passes `after`.
+#[utoipa::path(
+    get, path = "/v1/node/assignments", tag = "node", params(After),
+    responses((status = 200, body = Assignments), (status = "default", body = Problem)), security(("session" = []))
+)]
+async fn assignments(
+    State(app): State<App>,
+    node: NodeAuth,
+    Query(After { after, wait }): Query<After>,
+) -> Result<Json<Assignments>, ApiError> {
+    let mut changed = app.wake.watch_node(node.node_id);
+    let wait = tokio::time::sleep(Duration::from_secs(wait.min(WAIT_SECONDS_MAX)));
+    tokio::pin!(wait);
+    loop {
+        let is_new = match after {
+            Some(after) => app.store.assignment_generation(node.node_id).await? > Generation(after),
+            None => true,
+        };
+        if is_new {
+            break;
+        }
+        tokio::select! {
+            () = changed.changed() => {}
+            () = &mut wait => break,
+            () = app.stopping.cancelled() => break,
+        }
+    }
+    Ok(Json(app.store.assignments(node.node_id).await?))
+}
+
+/// What the node has earned, net of the network's fee.
+#[utoipa::path(
+    get, path = "/v1/node/earnings", tag = "node",
+    responses((status = 200, body = Earnings), (status = "default", body = Problem)), security(("session" = []))
+)]
+async fn earnings(State(app): State<App>, node: NodeAuth) -> Result<Json<Earnings>, ApiError> {
+    let now = app.clock.now();
+    Ok(Json(app.store.earnings(node.node_id, app.config.fee_per_mille, now).await?))
+}
+
+/// From where to list receipts.
+#[derive(Debug, Clone, Copy, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct ReceiptsAfter {
+    /// Sequence of the last receipt the caller has.
+    #[serde(default)]
+    after: u64,
+}
+
+/// The node's receipts, oldest first, at most 100.
+#[utoipa::path(
+    get, path = "/v1/node/receipts", tag = "node", params(ReceiptsAfter),
+    responses((status = 200, body = ReceiptList), (status = "default", body = Problem)), security(("session" = []))
+)]
+async fn receipts(
+    State(app): State<App>,
+    node: NodeAuth,
+    Query(from): Query<ReceiptsAfter>,
+) -> Result<Json<ReceiptList>, ApiError> {
+    let receipts = app.store.receipts(node.node_id, Sequence(from.after)).await?;
+    Ok(Json(ReceiptList { coordinator_key: public_key(&app.receipt_key), receipts }))
 }
