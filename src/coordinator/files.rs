@@ -1,10 +1,20 @@
 //! Small files with secrets in them: written whole or not at all, readable by their owner only.
 
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
+
 use std::fs;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
+
+#[cfg(unix)]
+use unix::{make_folder, permission_bits, set_permission_bits};
+#[cfg(windows)]
+use windows::{make_folder, permission_bits, set_permission_bits};
 
 /// Why a file could not be read or written.
 #[derive(Debug, Error)]
@@ -74,11 +84,7 @@ pub(crate) fn write_public(path: &Path, text: &str) -> Result<(), FileError> {
 
 /// Makes a folder that only its owner may enter, with its parents, where there is none.
 pub(crate) fn make_private_folder(path: &Path) -> Result<(), FileError> {
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(path).map_err(|source| FileError::Write { path: path.to_owned(), source })
+    make_folder(path).map_err(|source| FileError::Write { path: path.to_owned(), source })
 }
 
 fn write_whole(path: &Path, text: &str, mode: u32) -> io::Result<()> {
@@ -90,43 +96,4 @@ fn write_whole(path: &Path, text: &str, mode: u32) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     Ok(())
-}
-
-#[cfg(unix)]
-fn permission_bits(metadata: &fs::Metadata) -> u32 {
-    std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o7777
-}
-
-#[cfg(unix)]
-fn set_permission_bits(file: &fs::File, mode: u32) -> io::Result<()> {
-    file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))
-}
-
-#[cfg(not(unix))]
-fn permission_bits(_: &fs::Metadata) -> u32 {
-    0o600
-}
-
-#[cfg(not(unix))]
-fn set_permission_bits(_: &fs::File, _: u32) -> io::Result<()> {
-    Ok(())
-}
-
-#[cfg(all(test, unix))]
-mod tests {
-    use super::*;
-    use std::os::unix::fs::PermissionsExt as _;
-
-    #[test]
-    fn a_secret_is_written_for_its_owner_alone_and_loose_ones_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("secret");
-        assert_eq!(read_secret(&path).unwrap(), None);
-        write_secret(&path, "hush").unwrap();
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(read_secret(&path).unwrap().as_deref(), Some("hush"));
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
-        let error = read_secret(&path).unwrap_err().to_string();
-        assert!(error.contains("chmod 600") && error.contains("0640"), "{error}");
-    }
 }

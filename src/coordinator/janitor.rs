@@ -47,3 +47,29 @@ pub(crate) async fn renew(source: CertificateSource, mut renew_at: Timestamp, se
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::coordinator::CoordinatorConfig;
+    use std::sync::Arc;
+
+    #[tokio::test(start_paused = true)]
+    async fn the_certificate_is_replaced_a_month_before_it_expires_and_not_earlier() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = CoordinatorConfig { data_dir: folder.path().to_owned(), ..CoordinatorConfig::default() };
+        let clock = Clock::manual(Timestamp::from_second(1_790_000_000).unwrap());
+        let source = CertificateSource::open(&config, clock.now()).unwrap();
+        let first = source.issue(clock.now()).unwrap();
+        let serving = RustlsConfig::from_config(Arc::clone(&first.config));
+        let task = tokio::spawn(renew(source, first.renew_at, serving.clone(), clock.clone()));
+        let day = Duration::from_secs(24 * 3600);
+        clock.advance(day * 59);
+        tokio::time::sleep(2 * LOOK_AT_CERTIFICATE_EVERY).await;
+        assert!(Arc::ptr_eq(&serving.get_inner(), &first.config));
+        clock.advance(day);
+        tokio::time::sleep(2 * LOOK_AT_CERTIFICATE_EVERY).await;
+        assert!(!Arc::ptr_eq(&serving.get_inner(), &first.config));
+        task.abort();
+    }
+}

@@ -265,9 +265,12 @@ fn listen(address: SocketAddr) -> Result<TcpListener, CoordinatorError> {
         listener.set_nonblocking(true)?;
         Ok(listener)
     });
-    listener.map_err(|source| match source.kind() {
-        io::ErrorKind::AddrInUse => CoordinatorError::PortTaken { address },
-        _ => CoordinatorError::Listen { address, source },
+    listener.map_err(|source| {
+        if source.kind() == io::ErrorKind::AddrInUse {
+            CoordinatorError::PortTaken { address }
+        } else {
+            CoordinatorError::Listen { address, source }
+        }
     })
 }
 

@@ -7,10 +7,9 @@ use fizz::wire::{ErrorCode, Secret};
 use crate::harness::{Machine, World, code};
 
 async fn begin(world: &World, machine: &Machine) -> PendingEnrollment {
-    match machine.enroll(&world.client, None).await.unwrap() {
-        EnrollStatus::Pending(pending) => pending,
-        other => panic!("{other:?}"),
-    }
+    let status = machine.enroll(&world.client, None).await.unwrap();
+    let EnrollStatus::Pending(pending) = status else { panic!("{status:?}") };
+    pending
 }
 
 async fn poll(world: &World, pending: &PendingEnrollment) -> EnrollStatus {

@@ -15,19 +15,19 @@ use jiff::Timestamp;
 use tempfile::TempDir;
 
 /// Version that the test agents say they have.
-pub const VERSION: &str = "0.1.0";
+pub(crate) const VERSION: &str = "0.1.0";
 
 /// A running coordinator whose clock is turned by hand, with one account.
-pub struct World {
-    pub running: Running,
-    pub client: ApiClient,
-    pub clock: Clock,
-    pub account: AccountCreated,
-    pub folder: TempDir,
+pub(crate) struct World {
+    pub(crate) running: Running,
+    pub(crate) client: ApiClient,
+    pub(crate) clock: Clock,
+    pub(crate) account: AccountCreated,
+    pub(crate) folder: TempDir,
 }
 
 /// The configuration of a coordinator for tests in a folder of its own.
-pub fn config(folder: &TempDir) -> CoordinatorConfig {
+pub(crate) fn config(folder: &TempDir) -> CoordinatorConfig {
     CoordinatorConfig {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         data_dir: folder.path().join("data"),
@@ -36,11 +36,11 @@ pub fn config(folder: &TempDir) -> CoordinatorConfig {
 }
 
 impl World {
-    pub async fn new() -> Self {
+    pub(crate) async fn new() -> Self {
         Self::with(|_| {}).await
     }
 
-    pub async fn with(change: impl FnOnce(&mut CoordinatorConfig)) -> Self {
+    pub(crate) async fn with(change: impl FnOnce(&mut CoordinatorConfig)) -> Self {
         install_crypto_provider();
         let folder = tempfile::tempdir().unwrap();
         let mut config = config(&folder);
@@ -55,14 +55,14 @@ impl World {
         Self { running, client, clock, account, folder }
     }
 
-    pub async fn join_token(&self, expires_seconds: u64) -> Secret {
+    pub(crate) async fn join_token(&self, expires_seconds: u64) -> Secret {
         let call = self.client.post("/v1/account/join-tokens").bearer(&self.account.api_key);
         let made: JoinTokenCreated = call.json(&NewJoinToken { expires_seconds }).receive().await.unwrap();
         made.join_token
     }
 
     /// A machine that has joined.
-    pub async fn node(&self, seed: u8) -> (Machine, NodeId) {
+    pub(crate) async fn node(&self, seed: u8) -> (Machine, NodeId) {
         let machine = Machine::new(seed);
         let token = self.join_token(600).await;
         let status = machine.enroll(&self.client, Some(&token)).await.unwrap();
@@ -70,36 +70,36 @@ impl World {
         (machine, node_id)
     }
 
-    pub fn turn(&self, seconds: u64) {
+    pub(crate) fn turn(&self, seconds: u64) {
         self.clock.advance(Duration::from_secs(seconds));
     }
 }
 
-pub fn client_of(running: &Running) -> ApiClient {
+pub(crate) fn client_of(running: &Running) -> ApiClient {
     let pem = running.ca_pem().unwrap().as_bytes().to_vec();
     ApiClient::new(running.url().as_str(), &Trust::Pinned { pem }).unwrap()
 }
 
 /// A machine with a key.
-pub struct Machine {
-    pub key: SigningKey,
-    pub name: String,
+pub(crate) struct Machine {
+    pub(crate) key: SigningKey,
+    pub(crate) name: String,
 }
 
 impl Machine {
-    pub fn new(seed: u8) -> Self {
+    pub(crate) fn new(seed: u8) -> Self {
         Self { key: SigningKey::from_bytes(&[seed; 32]), name: format!("machine-{seed}") }
     }
 
-    pub fn public_key(&self) -> PublicKey {
+    pub(crate) fn public_key(&self) -> PublicKey {
         PublicKey::from_bytes(self.key.verifying_key().to_bytes())
     }
 
-    pub fn sign(&self, message: &[u8]) -> Signature {
+    pub(crate) fn sign(&self, message: &[u8]) -> Signature {
         Signature::from_bytes(self.key.sign(message).to_bytes())
     }
 
-    pub fn enroll_request(&self, join_token: Option<&Secret>) -> EnrollRequest {
+    pub(crate) fn enroll_request(&self, join_token: Option<&Secret>) -> EnrollRequest {
         EnrollRequest {
             public_key: self.public_key(),
             name: self.name.clone(),
@@ -109,27 +109,38 @@ impl Machine {
         }
     }
 
-    pub async fn enroll(&self, client: &ApiClient, join_token: Option<&Secret>) -> Result<EnrollStatus, HttpError> {
+    pub(crate) async fn enroll(
+        &self,
+        client: &ApiClient,
+        join_token: Option<&Secret>,
+    ) -> Result<EnrollStatus, HttpError> {
         client.post("/v1/enrollments").json(&self.enroll_request(join_token)).receive().await
     }
 
-    pub async fn nonce(&self, client: &ApiClient, node_id: NodeId) -> NonceGrant {
+    pub(crate) async fn nonce(&self, client: &ApiClient, node_id: NodeId) -> NonceGrant {
         client.post("/v1/sessions/nonce").json(&NonceRequest { node_id }).receive().await.unwrap()
     }
 
-    pub fn session_request(&self, node_id: NodeId, nonce: Nonce) -> SessionRequest {
+    pub(crate) fn session_request(&self, node_id: NodeId, nonce: Nonce) -> SessionRequest {
         let signature = self.sign(&session_message(node_id, &nonce, VERSION));
         SessionRequest { node_id, nonce, agent_version: VERSION.into(), signature }
     }
 
-    pub async fn session(&self, client: &ApiClient, node_id: NodeId) -> Secret {
+    pub(crate) async fn session(&self, client: &ApiClient, node_id: NodeId) -> Secret {
         let nonce = self.nonce(client, node_id).await.nonce;
         let request = self.session_request(node_id, nonce);
         let grant: SessionGrant = client.post("/v1/sessions").json(&request).receive().await.unwrap();
         grant.token
     }
 
-    pub fn report(&self, kind: ReportKind, node_id: NodeId, nonce: u8, at: Timestamp, body: &str) -> SignedReport {
+    pub(crate) fn report(
+        &self,
+        kind: ReportKind,
+        node_id: NodeId,
+        nonce: u8,
+        at: Timestamp,
+        body: &str,
+    ) -> SignedReport {
         let nonce = Nonce::from_bytes([nonce; 16]);
         let signature = self.sign(&report_message(kind, node_id, &nonce, at, body));
         SignedReport { body: body.to_owned(), nonce, at, signature }
@@ -138,7 +149,7 @@ impl Machine {
 
 /// The code of a refusal; anything else is a failed test.
 #[track_caller]
-pub fn code<T: std::fmt::Debug>(result: Result<T, HttpError>) -> ErrorCode {
+pub(crate) fn code<T: std::fmt::Debug>(result: Result<T, HttpError>) -> ErrorCode {
     match result {
         Err(HttpError::Problem(problem)) => problem.code,
         other => panic!("expected a refusal, got {other:?}"),

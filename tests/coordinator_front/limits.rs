@@ -102,3 +102,12 @@ async fn an_address_that_asks_too_often_waits_whatever_its_credentials_but_healt
     assert_eq!(last, Some(ErrorCode::RateLimited));
     world.client.get("/healthz").done().await.unwrap();
 }
+
+#[tokio::test]
+async fn a_request_that_never_ends_is_answered_with_a_timeout() {
+    let world = World::with(|config| config.request_timeout_seconds = 1).await;
+    let endless = futures_util::stream::pending::<Result<Vec<u8>, std::io::Error>>();
+    let call = world.client.post("/v1/admin/accounts").bearer(world.running.admin_token());
+    let call = call.body("application/json", reqwest::Body::wrap_stream(endless));
+    assert_eq!(code(call.done().await), ErrorCode::Timeout);
+}

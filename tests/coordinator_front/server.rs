@@ -38,10 +38,14 @@ async fn an_address_of_another_machine_cannot_be_listened_on() {
 }
 
 #[tokio::test]
-async fn http_2_is_negotiated() {
+async fn http_2_is_negotiated_and_http_1_still_served() {
     let world = World::new().await;
     let answer = world.client.get("/healthz").open().await.unwrap();
     assert_eq!(answer.version(), http::Version::HTTP_2);
+    let authority = reqwest::Certificate::from_pem(world.running.ca_pem().unwrap().as_bytes()).unwrap();
+    let old = reqwest::Client::builder().tls_certs_only([authority]).http1_only().build().unwrap();
+    let answer = old.get(world.running.url().join("/healthz").unwrap()).send().await.unwrap();
+    assert_eq!((answer.version(), answer.status().as_u16()), (http::Version::HTTP_11, 200));
 }
 
 #[tokio::test]
