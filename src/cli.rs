@@ -17,6 +17,7 @@ pub mod output;
 pub mod owner;
 pub mod run;
 pub mod secrets;
+pub mod settings;
 pub mod unpack;
 pub mod values;
 
@@ -25,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
 
+use crate::telemetry::{self, LogOptions};
 use errors::{CliError, Exit};
 
 /// What `fizz --help` starts with.
@@ -103,13 +105,14 @@ pub fn description() -> clap::Command {
 }
 
 fn dispatch(cli: Cli) -> Result<u8, CliError> {
+    start_log(&cli)?;
     match cli.command {
         Command::Up(args) => owner::up(args),
         Command::Enroll(args) => block_on(owner::enroll(args)),
-        Command::Status(args) => block_on(owner::status(args)),
-        Command::Earnings(args) => block_on(owner::earnings(args)),
+        Command::Status(args) => block_on(owner::status::run(args)),
+        Command::Earnings(args) => block_on(owner::earnings::run(args)),
         Command::Bench(args) => bench::run(&args),
-        Command::Drain(args) => block_on(owner::drain(args)),
+        Command::Drain(args) => block_on(owner::drain::run(args)),
         Command::Run(args) => block_on(run::run(*args)),
         Command::Job(command) => block_on(job::run(command)),
         #[cfg(feature = "coordinator")]
@@ -119,6 +122,25 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Man(args) => completions::man(&args),
         Command::ExitCodes => output::line(errors::EXIT_CODES).map(|()| 0),
     }
+}
+
+/// What runs for long tells its story; what answers and ends speaks only when something is wrong.
+fn start_log(cli: &Cli) -> Result<(), CliError> {
+    let tells = matches!(cli.command, Command::Up(_)) || is_coordinator_serve(&cli.command);
+    let options = LogOptions::from_environment(cli.verbose + u8::from(tells), |name| std::env::var(name).ok());
+    options
+        .and_then(|options| telemetry::init(&options))
+        .map_err(|error| CliError::new(Exit::Usage, error.to_string()).because(error))
+}
+
+#[cfg(feature = "coordinator")]
+const fn is_coordinator_serve(command: &Command) -> bool {
+    matches!(command, Command::Coordinator(coordinator::CoordinatorCommand::Serve(_)))
+}
+
+#[cfg(not(feature = "coordinator"))]
+const fn is_coordinator_serve(_command: &Command) -> bool {
+    false
 }
 
 /// Runs a short command on this thread. Nothing that is stuck (a write to a pipe nobody reads) holds the end back.

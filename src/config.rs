@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use figment::Figment;
 use figment::providers::{Format as _, Serialized, Toml};
 use figment::value::Value;
-use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 mod locate;
@@ -243,6 +244,15 @@ impl Config {
         }
         figment.extract().map_err(|error| located.explain(&error))
     }
+}
+
+/// `defaults` with what the file says laid over them, for other programs' configurations of the same kind.
+///
+/// # Errors
+/// A sentence with the file and the key when it cannot be read or holds what it may not.
+pub fn laid_over<T: Serialize + DeserializeOwned>(defaults: T, file: &Path) -> Result<T, String> {
+    let figment = Figment::from(Serialized::defaults(defaults)).merge(Toml::file_exact(file));
+    figment.extract().map_err(|error| error.to_string())
 }
 
 /// Lists and tables as TOML writes them inline, whole numbers as numbers, everything else as text.

@@ -6,8 +6,10 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub(crate) use unix::{disk_bytes_free, exit_signal, kill_process_group, own_process_group, set_executable, symlink};
+pub(crate) use unix::{
+    StopSignals, disk_bytes_free, exit_signal, kill_process_group, own_process_group, set_executable, symlink,
+};
 #[cfg(windows)]
 pub(crate) use windows::{
-    disk_bytes_free, exit_signal, kill_process_group, own_process_group, set_executable, symlink,
+    StopSignals, disk_bytes_free, exit_signal, kill_process_group, own_process_group, set_executable, symlink,
 };

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 
 use super::errors::{CliError, Exit};
-use super::secrets;
+use super::{secrets, settings};
 use crate::http::Trust;
 use crate::rent::RentClient;
+use crate::wire::Secret;
 
 /// Which coordinator, how to trust it, and who asks.
 #[derive(Debug, Clone, Args)]
@@ -30,19 +31,45 @@ impl RenterArgs {
     /// # Errors
     /// When the coordinator or the key is not known, or the CA file cannot be used.
     pub fn connect(&self) -> Result<RentClient, CliError> {
-        let coordinator = self.coordinator.as_deref().ok_or_else(|| {
-            CliError::new(Exit::Config, "no coordinator is set").next("give --coordinator URL, or set FIZZ_COORDINATOR")
+        let address = self.address()?;
+        Ok(RentClient::new(&address.url, &trust(address.ca_file.as_deref())?, address.key)?)
+    }
+
+    /// Everything needed for a connection.
+    ///
+    /// # Errors
+    /// When the coordinator or the key is not known.
+    pub fn address(&self) -> Result<RenterAddress, CliError> {
+        let config = settings::renter()?;
+        let url = self.coordinator.clone().or(config.coordinator).ok_or_else(|| {
+            CliError::new(Exit::Config, "no coordinator is set")
+                .next("give --coordinator URL, set FIZZ_COORDINATOR, or write `rent.coordinator` into fizz.toml")
         })?;
-        let trust = trust(self.ca_file.as_deref())?;
-        let key = match secrets::find(self.api_key_file.as_deref(), "FIZZ_API_KEY")? {
+        let file = self.api_key_file.as_deref();
+        let found = match secrets::find(file, "FIZZ_API_KEY")? {
+            None => config.api_key_file.as_deref().map(secrets::from_file).transpose()?,
+            found => found,
+        };
+        let key = match found {
             Some(key) => key,
             None => secrets::ask("API key")?.ok_or_else(|| {
                 CliError::new(Exit::Config, "no API key is set")
                     .next("set FIZZ_API_KEY, or put the key into a file and give --api-key-file FILE")
             })?,
         };
-        Ok(RentClient::new(coordinator, &trust, key)?)
+        Ok(RenterAddress { url, ca_file: self.ca_file.clone().or(config.ca_file), key })
     }
+}
+
+/// Where a renter's calls go and who makes them.
+#[derive(Debug, Clone)]
+pub struct RenterAddress {
+    /// `https://host:port`.
+    pub url: String,
+    /// The only authority to trust, if not the system's.
+    pub ca_file: Option<PathBuf>,
+    /// The account's key.
+    pub key: Secret,
 }
 
 /// The authority in `ca_file`, or the system's.

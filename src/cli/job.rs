@@ -145,7 +145,7 @@ fn list_table(columns: u16, jobs: &[JobView], now: jiff::Timestamp) -> String {
         .map(|job| {
             vec![
                 job.job_id.to_string(),
-                shortened(&what(job), room),
+                output::shortened(&what(job), room),
                 state_word(job),
                 short_amount(job.cost),
                 show_age(job.submitted_at, now),
@@ -158,16 +158,6 @@ fn list_table(columns: u16, jobs: &[JobView], now: jiff::Timestamp) -> String {
 fn what(job: &JobView) -> String {
     let image = job.spec.services.first().map(|service| service.image.clone()).unwrap_or_default();
     job.spec.name.clone().unwrap_or(image)
-}
-
-/// The end of a long text is what tells images apart.
-fn shortened(text: &str, room: usize) -> String {
-    let count = text.chars().count();
-    if count <= room {
-        return text.to_owned();
-    }
-    let tail: String = text.chars().skip(count + 1 - room).collect();
-    format!("…{tail}")
 }
 
 /// Money in a table: ten thousandths of a dollar are exact enough.

@@ -68,6 +68,16 @@ pub fn json(value: &impl Serialize) -> Result<(), CliError> {
     line(text)
 }
 
+/// Writes a value as one line of JSON to standard output; for what comes again and again.
+///
+/// # Errors
+/// As [`line()`].
+pub fn json_line(value: &impl Serialize) -> Result<(), CliError> {
+    let text = serde_json::to_string(value)
+        .map_err(|error| CliError::new(Exit::Error, "the answer cannot be written as JSON").because(error))?;
+    line(text)
+}
+
 /// Says something about the work on standard error. A closed standard error is nobody's loss.
 pub fn note(text: impl AsRef<str>) {
     let _ = writeln!(io::stderr().lock(), "fizz: {}", text.as_ref());
@@ -193,6 +203,98 @@ pub fn pairs(columns: u16, pairs: &[(&str, String)]) -> String {
         column.set_padding((0, if index == 0 { 2 } else { 0 }));
     }
     table.trim_fmt()
+}
+
+/// A picture of text that is drawn over itself on a terminal, and one below the other where there is none.
+#[derive(Debug, Default)]
+pub struct Redraw {
+    lines: usize,
+}
+
+impl Redraw {
+    /// Draws `text` in the place of what was drawn before.
+    ///
+    /// # Errors
+    /// As [`line()`].
+    pub fn draw(&mut self, text: &str) -> Result<(), CliError> {
+        if !stdout_is_terminal() {
+            return line(text);
+        }
+        // What does not fit on the screen cannot be drawn over; its end is left away.
+        let rows = terminal_size::terminal_size_of(io::stdout()).map_or(usize::MAX, |(_, rows)| usize::from(rows.0));
+        let shown: Vec<&str> = text.lines().take(rows.saturating_sub(1).max(1)).collect();
+        let up = if self.lines == 0 { String::new() } else { format!("\x1b[{}A", self.lines) };
+        self.lines = shown.len();
+        raw(format!("{up}\r\x1b[J{}\n", shown.join("\n")).as_bytes())
+    }
+}
+
+/// Asks a question that is answered by y or n. Nobody there to answer is an error, not a yes.
+///
+/// # Errors
+/// When standard input is no terminal or cannot be read.
+pub fn confirm(question: &str) -> Result<bool, CliError> {
+    if !io::stdin().is_terminal() {
+        return Err(CliError::usage("nobody is there to answer").next("give --yes to go on without asking"));
+    }
+    let _ = write!(io::stderr().lock(), "{question} [y/N] ");
+    let mut answer = String::new();
+    io::stdin()
+        .read_line(&mut answer)
+        .map_err(|error| CliError::new(Exit::Error, "the answer cannot be read").because(error))?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
+/// At most `room` characters of `text`: its end, which is what tells images and names apart.
+#[must_use]
+pub fn shortened(text: &str, room: usize) -> String {
+    let count = text.chars().count();
+    if count <= room {
+        return text.to_owned();
+    }
+    let tail: String = text.chars().skip(count + 1 - room.max(1)).collect();
+    format!("…{tail}")
+}
+
+/// Text broken between words so that no line passes `columns`. Accents do not count.
+#[must_use]
+pub fn wrapped(columns: u16, text: &str) -> String {
+    let mut out = String::new();
+    let mut used = 0;
+    for word in text.split_whitespace() {
+        let width = console_width(word);
+        if used > 0 && used + 1 + width > usize::from(columns) {
+            out.push('\n');
+            used = 0;
+        } else if used > 0 {
+            out.push(' ');
+            used += 1;
+        }
+        out.push_str(word);
+        used += width;
+    }
+    out
+}
+
+/// Characters of `word` that take room: what lies between ESC and `m` takes none.
+fn console_width(word: &str) -> usize {
+    let mut hidden = false;
+    let mut width = 0;
+    for letter in word.chars() {
+        match (hidden, letter) {
+            (false, '\x1b') => hidden = true,
+            (true, 'm') => hidden = false,
+            (true, _) => {}
+            (false, _) => width += 1,
+        }
+    }
+    width
+}
+
+/// Every line with an accent of its own, so that a pager may cut between them.
+#[must_use]
+pub fn styled_lines(style: Style, text: &str) -> String {
+    text.lines().map(|line| styled(style, line)).collect::<Vec<_>>().join("\n")
 }
 
 /// Text from elsewhere without the control characters that could paint over the terminal.

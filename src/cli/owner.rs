@@ -1,10 +1,15 @@
 //! The owner's commands: lend this machine, look at it, stop lending it.
 
+pub mod drain;
+pub mod earnings;
+pub mod status;
+
 use std::path::PathBuf;
 
 use clap::Args;
 
 use super::errors::{CliError, Exit};
+use crate::control::ControlError;
 
 /// Arguments of `fizz up`.
 #[derive(Debug, Clone, Args)]
@@ -68,6 +73,9 @@ pub struct EarningsArgs {
 /// Arguments of `fizz drain`.
 #[derive(Debug, Clone, Args)]
 pub struct DrainArgs {
+    /// Do not wait until the agent has stopped
+    #[arg(long)]
+    pub no_wait: bool,
     /// Configuration file, instead of the usual one
     #[arg(long, value_name = "FILE", env = "FIZZ_CONFIG", hide_env = true)]
     pub config: Option<PathBuf>,
@@ -89,30 +97,11 @@ pub async fn enroll(_args: EnrollArgs) -> Result<u8, CliError> {
     Err(not_yet())
 }
 
-/// Shows what the agent does.
-///
-/// # Errors
-/// When no agent runs.
-pub async fn status(_args: StatusArgs) -> Result<u8, CliError> {
-    Err(not_yet())
-}
-
-/// Shows what the node has earned.
-///
-/// # Errors
-/// When no agent runs.
-pub async fn earnings(_args: EarningsArgs) -> Result<u8, CliError> {
-    Err(not_yet())
-}
-
-/// Asks the agent to finish.
-///
-/// # Errors
-/// When no agent runs.
-pub async fn drain(_args: DrainArgs) -> Result<u8, CliError> {
-    Err(not_yet())
-}
-
 fn not_yet() -> CliError {
     CliError::new(Exit::Error, "this build has no agent yet")
+}
+
+/// What went wrong between us and the agent on this machine.
+fn control_error(error: ControlError) -> CliError {
+    CliError::new(Exit::Error, error.to_string()).because(error)
 }

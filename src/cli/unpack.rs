@@ -11,7 +11,7 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Component, Path, PathBuf};
 
-use tar::{Archive, Entry, EntryType};
+use tar::{Archive, Entry};
 
 use super::errors::{CliError, Exit};
 use super::values::show_bytes;
@@ -100,28 +100,21 @@ fn path_inside(name: &Path) -> Result<Option<PathBuf>, CliError> {
 fn write_entry(entry: &mut Entry<'_, impl Read>, root: &Path, inside: &Path) -> Result<bool, CliError> {
     let target = root.join(inside);
     let kind = entry.header().entry_type();
-    if matches!(kind, EntryType::Directory) {
+    if kind.is_dir() {
         make_folders(root, inside)?;
         return Ok(false);
     }
     if let Some(parent) = inside.parent() {
         make_folders(root, parent)?;
     }
-    match kind {
-        EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => {
-            write_file(entry, &target).map_err(|error| unwritable(&target, error))?;
-        }
-        EntryType::Symlink => write_link(entry, inside, &target)?,
-        EntryType::Link => write_hard_link(entry, root, &target)?,
-        EntryType::Directory
-        | EntryType::Char
-        | EntryType::Block
-        | EntryType::Fifo
-        | EntryType::GNULongName
-        | EntryType::GNULongLink
-        | EntryType::XGlobalHeader
-        | EntryType::XHeader
-        | _ => return Err(hostile(inside, "is neither file, folder nor link")),
+    if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
+        write_file(entry, &target).map_err(|error| unwritable(&target, error))?;
+    } else if kind.is_symlink() {
+        write_link(entry, inside, &target)?;
+    } else if kind.is_hard_link() {
+        write_hard_link(entry, root, &target)?;
+    } else {
+        return Err(hostile(inside, "is neither file, folder nor link"));
     }
     Ok(true)
 }
@@ -216,7 +209,7 @@ fn unwritable(path: &Path, error: io::Error) -> CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tar::{Builder, Header};
+    use tar::{Builder, EntryType, Header};
 
     fn header(kind: EntryType, size: u64, mode: u32) -> Header {
         let mut header = Header::new_gnu();

@@ -9,6 +9,7 @@ use std::process::ExitStatus;
 
 use rustix::process::{Pid, Signal};
 use tokio::process::Command;
+use tokio::signal::unix;
 
 /// Free bytes for ordinary users on the file system that holds `path`, which must exist.
 pub(crate) fn disk_bytes_free(path: &Path) -> io::Result<u64> {
@@ -31,6 +32,31 @@ pub(crate) fn kill_process_group(id: u32) {
 /// The signal that ended a process, if one did.
 pub(crate) fn exit_signal(status: ExitStatus) -> Option<i32> {
     status.signal()
+}
+
+/// The signals that ask a program to end: SIGTERM and SIGINT (Ctrl-C). From its making on they no longer end the process.
+#[derive(Debug)]
+pub(crate) struct StopSignals {
+    terminate: unix::Signal,
+    interrupt: unix::Signal,
+}
+
+impl StopSignals {
+    /// Begins to catch them.
+    pub(crate) fn catch() -> io::Result<Self> {
+        Ok(Self {
+            terminate: unix::signal(unix::SignalKind::terminate())?,
+            interrupt: unix::signal(unix::SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
 }
 
 /// Readable by all, writable by its owner, and executable or not.

@@ -6,6 +6,23 @@ use std::path::Path;
 use std::process::ExitStatus;
 
 use tokio::process::Command;
+use tokio::signal::windows;
+
+/// What asks a program to end: Ctrl-C. From its making on it no longer ends the process.
+#[derive(Debug)]
+pub(crate) struct StopSignals(windows::CtrlC);
+
+impl StopSignals {
+    /// Begins to catch it.
+    pub(crate) fn catch() -> io::Result<Self> {
+        windows::ctrl_c().map(Self)
+    }
+
+    /// Waits for the next one.
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
+    }
+}
 
 /// Free bytes for this user on the volume that holds `path`.
 pub(crate) fn disk_bytes_free(path: &Path) -> io::Result<u64> {

@@ -110,10 +110,8 @@ mod tests {
 
     fn parse(args: &[&str]) -> RunArgs {
         let cli = crate::cli::Cli::try_parse_from(["fizz", "run"].iter().chain(args)).unwrap();
-        match cli.command {
-            crate::cli::Command::Run(args) => *args,
-            other => panic!("{other:?}"),
-        }
+        let crate::cli::Command::Run(args) = cli.command else { panic!("not run") };
+        *args
     }
 
     fn built(args: &[&str]) -> JobSpec {

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
-use tokio::task::JoinHandle;
+use tokio::task::{JoinError, JoinHandle};
 
 use super::progress::StateLine;
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::output;
+use crate::os::StopSignals;
 use crate::rent::{LogFollower, RentClient, RentError};
 use crate::wire::JobId;
 use crate::wire::job::{JobState, JobView};
@@ -22,63 +23,99 @@ const LOOK_RUNNING: Duration = Duration::from_secs(5);
 /// # Errors
 /// When the coordinator stays away or the job is gone.
 pub async fn to_the_end(client: &RentClient, job: &JobView, quiet: bool) -> Result<Option<JobView>, CliError> {
-    let line = StateLine::new(quiet);
-    let mut shown = line.show(job, None);
-    let mut log = copy_log(client.follow_logs(job.job_id, 0), line.clone());
-    let mut look = LOOK_FIRST;
-    let mut interrupts: u32 = 0;
-    let mut stopping = false;
-    loop {
-        tokio::select! {
-            copied = &mut log => {
-                line.clear();
-                match copied.map_err(|error| lost(job.job_id, CliError::new(Exit::Error, "the log reader broke off").because(error)))? {
-                    Ok(()) => break,
-                    Err(CopyError::ReaderGone) => {
-                        // A local program would have been ended by the closed pipe; a rented one should not run on unseen.
-                        line.say("nobody reads the output any more; asking the job to stop");
-                        client.stop(job.job_id).await?;
-                        break;
+    let watch = Watch { client, job: job.job_id, line: StateLine::new(quiet) };
+    let mut signals =
+        StopSignals::catch().map_err(|error| CliError::new(Exit::Error, "Ctrl-C cannot be caught").because(error))?;
+    let result = watch.run(job, &mut signals).await;
+    watch.line.clear();
+    result
+}
+
+struct Watch<'a> {
+    client: &'a RentClient,
+    job: JobId,
+    line: StateLine,
+}
+
+impl Watch<'_> {
+    async fn run(&self, job: &JobView, signals: &mut StopSignals) -> Result<Option<JobView>, CliError> {
+        let mut shown = self.line.show(job, None);
+        let mut log = copy_log(self.client.follow_logs(self.job, 0), self.line.clone());
+        let mut look = LOOK_FIRST;
+        let mut stopping = false;
+        loop {
+            tokio::select! {
+                copied = &mut log => {
+                    self.log_ended(copied).await?;
+                    return self.last_word(signals, stopping).await;
+                }
+                () = signals.next() => {
+                    if self.interrupted(&mut stopping).await? {
+                        log.abort();
+                        return Ok(None);
                     }
-                    Err(CopyError::Failed(error)) => return Err(lost(job.job_id, error)),
+                    look = LOOK_FIRST;
                 }
-            }
-            signal = tokio::signal::ctrl_c() => {
-                signal.map_err(|error| CliError::new(Exit::Error, "Ctrl-C cannot be received").because(error))?;
-                interrupts += 1;
-                if interrupts > 1 {
-                    line.clear();
-                    log.abort();
-                    output::note(left_alone(job.job_id));
-                    return Ok(None);
+                () = tokio::time::sleep(look) => {
+                    let view = self.client.job(self.job).await.map_err(|error| self.lost(error.into()))?;
+                    shown = self.line.show(&view, Some(&shown));
+                    look = next_look(look, view.state);
                 }
-                line.say("asking the job to stop; Ctrl-C again leaves it alone");
-                stopping = true;
-            }
-            () = tokio::time::sleep(if stopping { Duration::ZERO } else { look }) => {
-                if std::mem::take(&mut stopping) {
-                    client.stop(job.job_id).await?;
-                }
-                let view = client.job(job.job_id).await.map_err(|error| lost(job.job_id, error.into()))?;
-                shown = line.show(&view, Some(&shown));
-                look = next_look(look, view.state);
             }
         }
     }
-    let ended = finish(client, job.job_id, &line).await;
-    line.clear();
-    ended
-}
 
-/// After the log's end only the job's last word is missing. Ctrl-C still leaves it alone.
-async fn finish(client: &RentClient, job: JobId, line: &StateLine) -> Result<Option<JobView>, CliError> {
-    tokio::select! {
-        view = client.wait_final(job) => view.map(Some).map_err(|error| lost(job, error.into())),
-        _ = tokio::signal::ctrl_c() => {
-            line.clear();
-            output::note(left_alone(job));
-            Ok(None)
+    /// The first Ctrl-C asks the job to stop, the second leaves it alone; whether this was the second.
+    async fn interrupted(&self, stopping: &mut bool) -> Result<bool, CliError> {
+        let job = self.job;
+        self.line.clear();
+        if std::mem::replace(stopping, true) {
+            output::note(format!(
+                "job {job} is left alone\nfizz: look at it with `fizz job show {job}`, stop it with `fizz job stop {job}`"
+            ));
+            return Ok(true);
         }
+        self.line.say("asking the job to stop; Ctrl-C again leaves it alone");
+        self.client.stop(job).await.map_err(|error| self.lost(error.into()))?;
+        Ok(false)
+    }
+
+    async fn log_ended(&self, copied: Result<Result<(), CopyError>, JoinError>) -> Result<(), CliError> {
+        self.line.clear();
+        match copied {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(CopyError::ReaderGone)) => {
+                // A local program would have been ended by the closed pipe; a rented one should not run on unseen.
+                self.line.say("nobody reads the output any more; asking the job to stop");
+                self.client.stop(self.job).await.map_err(|error| self.lost(error.into()))
+            }
+            Ok(Err(CopyError::Failed(error))) => Err(self.lost(error)),
+            Err(error) => Err(self.lost(CliError::new(Exit::Error, "the log reader broke off").because(error))),
+        }
+    }
+
+    /// After the log's end only the job's last word is missing. Ctrl-C is still heard.
+    async fn last_word(&self, signals: &mut StopSignals, mut stopping: bool) -> Result<Option<JobView>, CliError> {
+        loop {
+            tokio::select! {
+                view = self.client.wait_final(self.job) => {
+                    return view.map(Some).map_err(|error| self.lost(error.into()));
+                }
+                () = signals.next() => {
+                    if self.interrupted(&mut stopping).await? {
+                        return Ok(None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The connection is gone but the job is not: says how to find it again.
+    fn lost(&self, error: CliError) -> CliError {
+        let job = self.job;
+        CliError::new(Exit::CannotRun, format!("job {job} can no longer be watched, but it may go on"))
+            .because(error.to_string())
+            .next(format!("look at it with `fizz job show {job}`, stop it with `fizz job stop {job}`"))
     }
 }
 
@@ -88,17 +125,6 @@ fn next_look(look: Duration, state: JobState) -> Duration {
         JobState::Queued | JobState::Placed => (look * 2).min(LOOK_WAITING),
         JobState::Running | JobState::Done | JobState::Failed | JobState::Cancelled | JobState::Unknown => LOOK_RUNNING,
     }
-}
-
-fn left_alone(job: JobId) -> String {
-    format!("job {job} is left alone\nfizz: look at it with `fizz job show {job}`, stop it with `fizz job stop {job}`")
-}
-
-/// The connection is gone but the job is not: says how to find it again.
-fn lost(job: JobId, error: CliError) -> CliError {
-    CliError::new(Exit::CannotRun, format!("job {job} can no longer be watched, but it may go on"))
-        .because(error.to_string())
-        .next(format!("look at it with `fizz job show {job}`"))
 }
 
 /// Why a log could not be copied to its end.
