@@ -2,7 +2,6 @@
 //!
 //! Where that cannot be done (no Linux toolchain, no static C library), an empty file is left and a warning says so; then
 //! `fizz demo` asks for `--image` instead.
-#![expect(clippy::print_stdout, reason = "this is how a build script talks to cargo")]
 
 use std::env;
 use std::error::Error;

@@ -10,13 +10,18 @@ mod png;
 
 use std::io::Read;
 
+/// The number in the first four bytes.
+fn number(bytes: &[u8]) -> usize {
+    bytes[..4].iter().fold(0, |number, byte| number << 8 | usize::from(*byte))
+}
+
 /// Reads a PNG as the specification has it: checks every checksum and hands back width, height and pixels.
 fn decode(file: &[u8]) -> (usize, usize, Vec<u8>) {
     let mut rest = file.strip_prefix(b"\x89PNG\r\n\x1a\n").expect("signature");
     let (mut header, mut data, mut ended) = (Vec::new(), Vec::new(), false);
     while !rest.is_empty() {
         assert!(!ended, "nothing comes after IEND");
-        let size = u32::from_be_bytes(rest[..4].try_into().unwrap()) as usize;
+        let size = number(rest);
         let (kind, body) = (&rest[4..8], &rest[8..8 + size]);
         let mut crc = flate2::Crc::new();
         crc.update(&rest[4..8 + size]);
@@ -31,8 +36,8 @@ fn decode(file: &[u8]) -> (usize, usize, Vec<u8>) {
     }
     assert!(ended, "IEND is there");
     assert_eq!(header[8..], [8, 2, 0, 0, 0], "8-bit RGB");
-    let width = u32::from_be_bytes(header[..4].try_into().unwrap()) as usize;
-    let height = u32::from_be_bytes(header[4..8].try_into().unwrap()) as usize;
+    let width = number(&header);
+    let height = number(&header[4..]);
     let mut rows = Vec::new();
     flate2::read::ZlibDecoder::new(data.as_slice()).read_to_end(&mut rows).expect("zlib stream");
     assert_eq!(rows.len(), height * (1 + width * 3));

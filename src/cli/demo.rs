@@ -3,7 +3,13 @@
 #[cfg(feature = "coordinator")]
 pub mod image;
 #[cfg(feature = "coordinator")]
+pub mod node;
+#[cfg(feature = "coordinator")]
+pub mod play;
+#[cfg(feature = "coordinator")]
 pub mod screen;
+#[cfg(feature = "coordinator")]
+pub mod stage;
 #[cfg(feature = "coordinator")]
 pub mod story;
 
@@ -35,10 +41,74 @@ pub struct DemoArgs {
     pub command: Vec<String>,
 }
 
-/// Runs the demo.
+/// Runs the demo; answers with the job's exit code.
 ///
 /// # Errors
 /// When a part of it does not work; the sentence says which.
+#[cfg(feature = "coordinator")]
+pub fn run(args: DemoArgs) -> Result<u8, CliError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| CliError::new(Exit::Error, "the runtime cannot be started").because(error))?;
+    let result = runtime.block_on(show(&args));
+    runtime.shutdown_background();
+    result
+}
+
+/// Runs the demo, which this build cannot.
+///
+/// # Errors
+/// Always.
+#[cfg(not(feature = "coordinator"))]
 pub fn run(_args: DemoArgs) -> Result<u8, CliError> {
-    Err(CliError::new(Exit::Error, "the demo is not part of this build"))
+    Err(CliError::new(Exit::Error, "this fizz was built without the coordinator, which the demo needs")
+        .next("build it with its default features: cargo build --release"))
+}
+
+#[cfg(feature = "coordinator")]
+async fn show(args: &DemoArgs) -> Result<u8, CliError> {
+    use super::{output, run, unpack};
+
+    crate::http::install_crypto_provider();
+    let clock = crate::clock::Clock::system();
+    let folder = args.output.clone().or_else(|| args.image.is_none().then(|| PathBuf::from(play::OUTPUT_DEFAULT)));
+    if let Some(folder) = &folder {
+        unpack::check_target(folder)?;
+    }
+    let mut stage = stage::Stage::build(clock.clone()).await?;
+    let mut screen = screen::Screen::default();
+    let played = tokio::select! {
+        played = play::play(args, &mut stage, &clock, &mut screen) => played,
+        _ = interrupted() => Err(CliError::new(Exit::Job(run::ending::EXIT_INTERRUPTED), "the demo was stopped")),
+    };
+    screen.begin("taking everything down");
+    let left_over = stage.strike().await;
+    screen.clear();
+    match played {
+        Ok(mut story) => {
+            story.left_over = left_over;
+            output::line(story.to_string().trim_end())?;
+            Ok(run::ending::exit_code(&story.job))
+        }
+        Err(error) if left_over.is_empty() => Err(error),
+        Err(error) => Err(error.next(format!("left over: {}", left_over.join(", ")))),
+    }
+}
+
+/// Ctrl-C, or a polite request to end.
+#[cfg(feature = "coordinator")]
+async fn interrupted() {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+            tokio::select! {
+                _ = terminate.recv() => return,
+                _ = tokio::signal::ctrl_c() => return,
+            }
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
 }
