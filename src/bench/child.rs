@@ -301,5 +301,6 @@ fn understand(document: &[u8]) -> Result<BenchOutput, String> {
     Ok(output)
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests;

@@ -58,7 +58,7 @@ pub(super) fn measure(device: &Device, budget: Budget) -> Result<f64, KernelErro
 /// Larger than the caches of the largest cards; a processor's memory is slow enough for less.
 const fn bytes_wanted(kind: GpuKind) -> u64 {
     match kind {
-        GpuKind::Software => 128 << 20,
+        GpuKind::Software => 64 << 20,
         GpuKind::Integrated => 256 << 20,
         GpuKind::Discrete | GpuKind::Virtual | GpuKind::Unknown => 512 << 20,
     }
