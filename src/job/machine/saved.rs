@@ -15,22 +15,18 @@ pub enum Stage {
     Assigned,
     /// The image is being fetched.
     Pulling,
-    /// The container is being created.
-    Creating,
-    /// The container is made and is being started.
+    /// The container is being created and started; whether it exists, the engine knows.
     Starting,
     /// The container runs.
     Running,
     /// The container is frozen.
     Frozen,
-    /// The container ended; the log is read to its end, then the output is handed over.
+    /// The container ended; its output is being handed over, its log goes on.
     Collecting,
-    /// Log and output are read; the log is being completed.
+    /// The output is done; the log is being completed.
     Closing,
-    /// The last event is in the outbox.
+    /// The last event is in the outbox; then the container is removed.
     Reporting,
-    /// The coordinator has the last event; the container is being removed.
-    Removing,
     /// Nothing is left to do.
     Over,
 }
@@ -91,13 +87,11 @@ impl Saved {
         match self.stage {
             Stage::Assigned => LeasePhase::Assigned,
             Stage::Pulling => LeasePhase::Pulling,
-            Stage::Creating | Stage::Starting => LeasePhase::Starting,
+            Stage::Starting => LeasePhase::Starting,
             Stage::Running => LeasePhase::Running,
             Stage::Frozen => LeasePhase::Frozen,
             Stage::Collecting | Stage::Closing => LeasePhase::Collecting,
-            Stage::Reporting | Stage::Removing | Stage::Over => {
-                self.end.as_ref().map_or(LeasePhase::Failed, LeaseEnd::phase)
-            }
+            Stage::Reporting | Stage::Over => self.end.as_ref().map_or(LeasePhase::Failed, LeaseEnd::phase),
         }
     }
 }

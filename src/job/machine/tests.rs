@@ -1,0 +1,430 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn now(second: i64) -> Now {
+    let steady = Steady::from_start(Duration::from_secs(u64::try_from(second).unwrap()));
+    Now { wall: Timestamp::from_second(1_000_000 + second).unwrap(), steady }
+}
+
+fn machine(saved: Saved) -> Machine {
+    Machine::new(Terms { duration_seconds_max: 100, memory_bytes: 1 << 20, has_output: false }, saved)
+}
+
+fn image() -> PinnedImage {
+    PinnedImage { image_id: "sha256:1".into(), digest: "x@sha256:1".into() }
+}
+
+fn exit(started: i64, ended: i64, code: i32) -> ContainerExit {
+    ContainerExit { code, out_of_memory: false, started_at: now(started).wall, ended_at: now(ended).wall }
+}
+
+/// A machine whose container has run since second 10.
+fn running() -> Machine {
+    let mut machine = machine(Saved::default());
+    let _ = machine.handle(Input::Begin, now(0));
+    let _ = machine.handle(Input::Pulled(image()), now(5));
+    let _ = machine.handle(Input::Created { container: "c".into() }, now(9));
+    let step = machine.handle(Input::Started { started_at: now(10).wall }, now(10));
+    assert_eq!(step.changes, [LeaseChange::Running]);
+    machine
+}
+
+fn end_of(mut machine: Machine) -> (LeaseEnd, u64) {
+    let step = machine.handle(Input::LogClosed, now(500));
+    match step.changes.as_slice() {
+        [LeaseChange::Ended { end, ran_millis }] => (end.clone(), *ran_millis),
+        other => panic!("expected an end, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_job_runs_from_pull_to_end_and_tells_every_step_once() {
+    let mut machine = machine(Saved::default());
+    let step = machine.handle(Input::Begin, now(0));
+    assert_eq!(step, Step::recorded(vec![LeaseChange::Pulling { per_mille: None }], vec![Action::Pull]));
+    let step = machine.handle(Input::Pulled(image()), now(1));
+    assert_eq!(step.changes, [LeaseChange::Starting { image_digest: "x@sha256:1".into() }]);
+    assert_eq!(step.actions, [Action::Create]);
+    assert_eq!(machine.handle(Input::Created { container: "c".into() }, now(2)).actions, [Action::Start]);
+    let step = machine.handle(Input::Started { started_at: now(2).wall }, now(2));
+    assert_eq!(step.actions, [Action::Watch, Action::ReadLog]);
+    let step = machine.handle(Input::Exited { exit: exit(2, 5, 3), with_engine: false }, now(5));
+    assert_eq!(step, Step::recorded(vec![LeaseChange::Collecting], vec![Action::CloseLog { notice: None }]));
+    let step = machine.handle(Input::LogClosed, now(6));
+    assert_eq!(step.changes, [LeaseChange::Ended { end: LeaseEnd::Exited { code: 3 }, ran_millis: 3000 }]);
+    assert_eq!(machine.handle(Input::Reported, now(6)).actions, [Action::Remove]);
+    assert_eq!(machine.handle(Input::Removed, now(7)).actions, [Action::Finish]);
+    assert_eq!(machine.saved().stage, Stage::Over);
+}
+
+#[test]
+fn a_job_is_stopped_when_its_longest_time_is_over_and_frozen_time_does_not_count() {
+    let mut machine = running();
+    assert_eq!(machine.deadline(), Some(now(110).steady));
+    let step = machine.handle(Input::Freeze { reason: "game".into() }, now(20));
+    assert_eq!(step.actions, [Action::Freeze { reason: "game".into() }]);
+    let step = machine.handle(Input::Froze { reason: "game".into() }, now(20));
+    assert_eq!(step.changes, [LeaseChange::Frozen { reason: "game".into() }]);
+    assert_eq!(machine.deadline(), None);
+    assert_eq!(machine.handle(Input::Thaw, now(220)).actions, [Action::Thaw]);
+    assert_eq!(machine.handle(Input::Thawed, now(220)).changes, [LeaseChange::Thawed]);
+    assert_eq!(machine.deadline(), Some(now(310).steady));
+    assert_eq!(machine.handle(Input::Tick, now(309)), Step::default());
+    assert_eq!(machine.handle(Input::Tick, now(310)).actions, [Action::Terminate]);
+    let _ = machine.handle(Input::Exited { exit: exit(10, 310, 137), with_engine: false }, now(310));
+    assert_eq!(end_of(machine), (LeaseEnd::TimedOut { limit_seconds: 100 }, 100_000));
+}
+
+#[test]
+fn a_clock_that_is_set_forward_is_not_paid() {
+    let mut machine = running();
+    let _ = machine.handle(Input::Exited { exit: exit(10, 90_000, 0), with_engine: false }, now(30));
+    assert_eq!(end_of(machine), (LeaseEnd::Exited { code: 0 }, 20_000));
+}
+
+#[test]
+fn stopping_what_never_started_ends_it_without_starting_it() {
+    let mut machine = machine(Saved::default());
+    let _ = machine.handle(Input::Begin, now(0));
+    let step = machine.handle(Input::Stop, now(1));
+    assert_eq!(step.actions, [Action::CancelPull, Action::CloseLog { notice: None }]);
+    assert_eq!(machine.handle(Input::Pulled(image()), now(2)), Step::default());
+    assert_eq!(end_of(machine), (LeaseEnd::Stopped { code: 143 }, 0));
+}
+
+#[test]
+fn a_stop_between_create_and_start_does_not_start_it() {
+    let mut machine = machine(Saved::default());
+    let _ = machine.handle(Input::Begin, now(0));
+    let _ = machine.handle(Input::Pulled(image()), now(1));
+    assert!(machine.handle(Input::Evict { reason: "game".into() }, now(1)).actions.is_empty());
+    let step = machine.handle(Input::Created { container: "c".into() }, now(2));
+    assert_eq!(step.actions, [Action::CloseLog { notice: None }]);
+    assert_eq!(end_of(machine), (LeaseEnd::Evicted { reason: "game".into() }, 0));
+}
+
+#[test]
+fn the_first_cause_stays() {
+    let mut machine = running();
+    let _ = machine.handle(Input::Stop, now(20));
+    assert_eq!(machine.handle(Input::Evict { reason: "game".into() }, now(21)), Step::default());
+    let _ = machine.handle(Input::Exited { exit: exit(10, 22, 0), with_engine: false }, now(22));
+    assert_eq!(end_of(machine), (LeaseEnd::Stopped { code: 0 }, 12_000));
+}
+
+#[test]
+fn an_exit_that_came_with_the_engines_end_is_the_nodes_fault() {
+    let mut machine = running();
+    let _ = machine.handle(Input::Exited { exit: exit(10, 22, 137), with_engine: true }, now(30));
+    let (end, _) = end_of(machine);
+    assert!(matches!(end, LeaseEnd::Failed { why: FailureKind::EngineUnavailable, .. }), "{end:?}");
+    assert!(end.retries_elsewhere());
+}
+
+#[test]
+fn an_adopted_container_keeps_the_time_it_has_run() {
+    let mut machine = machine(running().saved().clone());
+    assert_eq!(machine.handle(Input::Begin, now(40)).actions, [Action::Attach]);
+    let status = ContainerStatus::Running { started_at: now(10).wall };
+    let step = machine.handle(Input::Attached(status), now(40));
+    assert_eq!(step, Step { actions: vec![Action::Watch, Action::ReadLog], ..Step::default() });
+    assert_eq!(machine.deadline(), Some(now(110).steady));
+    assert_eq!(machine.ran_millis(now(45).steady), 35_000);
+}
+
+#[test]
+fn a_stop_that_was_recorded_is_taken_up_again_after_a_crash() {
+    let mut before = running();
+    let _ = before.handle(Input::Stop, now(20));
+    let mut machine = machine(before.saved().clone());
+    let _ = machine.handle(Input::Begin, now(30));
+    let step = machine.handle(Input::Attached(ContainerStatus::Running { started_at: now(10).wall }), now(30));
+    assert_eq!(step.actions, [Action::Watch, Action::ReadLog, Action::Terminate]);
+}
+
+#[test]
+fn a_container_found_thawed_or_frozen_after_a_crash_is_put_right() {
+    let mut machine_running = machine(running().saved().clone());
+    let _ = machine_running.handle(Input::Begin, now(30));
+    let paused = ContainerStatus::Paused { started_at: now(10).wall };
+    let step = machine_running.handle(Input::Attached(paused), now(30));
+    assert_eq!(step.actions.last(), Some(&Action::Thaw));
+
+    let mut before = running();
+    let _ = before.handle(Input::Freeze { reason: "game".into() }, now(20));
+    let _ = before.handle(Input::Froze { reason: "game".into() }, now(20));
+    let mut machine = machine(before.saved().clone());
+    let _ = machine.handle(Input::Begin, now(30));
+    let step = machine.handle(Input::Attached(ContainerStatus::Running { started_at: now(10).wall }), now(30));
+    assert_eq!(step.changes, [LeaseChange::Thawed]);
+    assert_eq!(machine.saved().frozen_millis, 10_000);
+}
+
+#[test]
+fn a_vanished_container_fails_the_lease_and_may_run_elsewhere() {
+    let mut machine = running();
+    let failed = Input::Failed { why: FailureKind::ContainerVanished, detail: "gone".into() };
+    assert_eq!(machine.handle(failed, now(20)).changes, [LeaseChange::Collecting]);
+    let (end, ran_millis) = end_of(machine);
+    assert!(end.retries_elsewhere());
+    assert_eq!(ran_millis, 10_000);
+}
+
+#[test]
+fn a_dropped_lease_says_nothing_more() {
+    let mut machine = running();
+    assert_eq!(machine.handle(Input::Drop { forget: true }, now(20)).actions, [Action::Remove]);
+    assert_eq!(machine.handle(Input::Exited { exit: exit(10, 21, 137), with_engine: false }, now(21)), Step::default());
+    let step = machine.handle(Input::Removed, now(22));
+    assert_eq!(step, Step { actions: vec![Action::Forget, Action::Finish], ..Step::default() });
+}
+
+#[test]
+fn the_output_is_collected_only_when_the_job_ran_to_some_end_of_its_own() {
+    let terms = Terms { duration_seconds_max: 100, memory_bytes: 1, has_output: true };
+    let mut done = Machine { terms: terms.clone(), ..running() };
+    let step = done.handle(Input::Exited { exit: exit(10, 20, 1), with_engine: false }, now(20));
+    assert_eq!(step.actions, [Action::Collect]);
+    let step = done.handle(Input::Collected { notice: Some("too large".into()) }, now(21));
+    assert_eq!(step.actions, [Action::CloseLog { notice: Some("too large".into()) }]);
+    let mut evicted = Machine { terms, ..running() };
+    let _ = evicted.handle(Input::Evict { reason: "game".into() }, now(20));
+    let step = evicted.handle(Input::Exited { exit: exit(10, 20, 143), with_engine: false }, now(20));
+    assert_eq!(step.actions, [Action::CloseLog { notice: None }]);
+}
+
+/// What a test throws at the machine; answers are only given to actions that were asked for.
+#[derive(Debug, Clone)]
+enum Throw {
+    Command(Input),
+    Answer { failing: bool, choice: usize },
+    Crash,
+    Stray(Input),
+}
+
+fn any_input() -> impl Strategy<Value = Input> {
+    prop_oneof![
+        Just(Input::Begin),
+        Just(Input::Pulled(image())),
+        Just(Input::Created { container: "c".into() }),
+        Just(Input::Attached(ContainerStatus::Created)),
+        Just(Input::Froze { reason: "r".into() }),
+        Just(Input::Thawed),
+        Just(Input::Tick),
+        (0u16..2000).prop_map(|per_mille| Input::PullMoved { per_mille }),
+    ]
+}
+
+fn command() -> impl Strategy<Value = Input> {
+    prop_oneof![
+        2 => Just(Input::Stop),
+        1 => Just(Input::Evict { reason: "game".into() }),
+        1 => Just(Input::Freeze { reason: "game".into() }),
+        1 => Just(Input::Thaw),
+        1 => Just(Input::Tick),
+    ]
+}
+
+fn throws() -> impl Strategy<Value = Vec<Throw>> {
+    let throw = prop_oneof![
+        6 => (any::<bool>(), any::<usize>()).prop_map(|(failing, choice)| Throw::Answer { failing, choice }),
+        2 => command().prop_map(Throw::Command),
+        1 => Just(Throw::Crash),
+        1 => any_input().prop_map(Throw::Stray),
+    ];
+    prop::collection::vec(throw, 0..60)
+}
+
+/// An engine, an outbox and a clock, just enough to answer the machine honestly.
+struct World {
+    machine: Machine,
+    journal: Saved,
+    changes: Vec<LeaseChange>,
+    asked: Vec<Action>,
+    second: i64,
+    exists: bool,
+    started: Option<i64>,
+    starts: u32,
+    frozen: bool,
+    terminated: bool,
+    over: bool,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self {
+            machine: machine(Saved::default()),
+            journal: Saved::default(),
+            changes: Vec::new(),
+            asked: Vec::new(),
+            second: 1,
+            exists: false,
+            started: None,
+            starts: 0,
+            frozen: false,
+            terminated: false,
+            over: false,
+        };
+        world.feed(Input::Begin);
+        world
+    }
+
+    fn feed(&mut self, input: Input) {
+        self.second += 1;
+        let step = self.machine.handle(input, now(self.second));
+        assert!(step.record || step.changes.is_empty(), "what is told must be recorded");
+        if step.record {
+            self.journal = self.machine.saved().clone();
+            self.changes.extend(step.changes);
+        }
+        for action in step.actions {
+            match action {
+                Action::CancelPull => self.asked.retain(|asked| *asked != Action::Pull),
+                Action::Terminate => self.terminated = true,
+                Action::ReadLog => {}
+                Action::Finish => self.over = true,
+                action => self.asked.push(action),
+            }
+        }
+    }
+
+    fn crash(&mut self) {
+        self.machine = machine(self.journal.clone());
+        self.asked.clear();
+        self.feed(Input::Begin);
+    }
+
+    fn status(&self) -> ContainerStatus {
+        match self.started {
+            None => ContainerStatus::Created,
+            Some(at) if self.terminated => ContainerStatus::Exited(exit(at, self.second, 143)),
+            Some(at) if self.frozen => ContainerStatus::Paused { started_at: now(at).wall },
+            Some(at) => ContainerStatus::Running { started_at: now(at).wall },
+        }
+    }
+
+    /// Does the chosen one of the asked actions and answers it.
+    fn answer(&mut self, failing: bool, choice: usize) {
+        if self.asked.is_empty() {
+            return;
+        }
+        let action = self.asked.remove(choice % self.asked.len());
+        let failed = Input::Failed { why: FailureKind::EngineError, detail: String::new() };
+        let input = match action {
+            Action::Pull | Action::Create | Action::Attach if failing => failed,
+            Action::Pull => Input::Pulled(image()),
+            Action::Create => {
+                self.exists = true;
+                Input::Created { container: "c".into() }
+            }
+            Action::Start => {
+                if self.started.is_none() {
+                    self.started = Some(self.second);
+                    self.starts += 1;
+                }
+                Input::Started { started_at: now(self.second).wall }
+            }
+            Action::Attach => Input::Attached(self.status()),
+            Action::Watch => {
+                let exit = exit(self.started.unwrap(), self.second, if self.terminated { 143 } else { 0 });
+                self.terminated = true;
+                Input::Exited { exit, with_engine: false }
+            }
+            Action::Freeze { reason } => {
+                self.frozen = true;
+                Input::Froze { reason }
+            }
+            Action::Thaw => {
+                self.frozen = false;
+                Input::Thawed
+            }
+            Action::Collect => Input::Collected { notice: None },
+            Action::CloseLog { .. } => Input::LogClosed,
+            Action::Report => Input::Reported,
+            Action::Remove => Input::Removed,
+            Action::CancelPull | Action::ReadLog | Action::Terminate | Action::Forget | Action::Finish => return,
+        };
+        self.feed(input);
+    }
+}
+
+/// Where a change may stand after another.
+fn rank(change: &LeaseChange) -> u8 {
+    match change {
+        LeaseChange::Pulling { .. } => 1,
+        LeaseChange::Starting { .. } => 2,
+        LeaseChange::Running | LeaseChange::Frozen { .. } | LeaseChange::Thawed => 3,
+        LeaseChange::Collecting => 4,
+        LeaseChange::Ended { .. } => 5,
+        LeaseChange::Unknown => 0,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_a_container_starts_once_the_lease_ends_once_and_events_keep_their_order(throws in throws()) {
+        let mut world = World::new();
+        let mut stopped = false;
+        for throw in throws {
+            match throw {
+                Throw::Command(input) => {
+                    stopped |= matches!(input, Input::Stop | Input::Evict { .. });
+                    world.feed(input);
+                }
+                Throw::Answer { failing, choice } => world.answer(failing, choice),
+                Throw::Crash => world.crash(),
+                // Answers nobody asked for: late ones of a task that is gone.
+                Throw::Stray(Input::Begin) => {}
+                Throw::Stray(input) => {
+                    let honest = match &input {
+                        Input::Pulled(_) => world.asked.contains(&Action::Pull),
+                        Input::Created { .. } => false,
+                        _ => true,
+                    };
+                    let before = world.machine.saved().stage;
+                    if !honest || !matches!(before, Stage::Running | Stage::Frozen | Stage::Starting) {
+                        world.feed(input);
+                    }
+                }
+            }
+            prop_assert!(world.starts <= 1);
+        }
+        // From here on everybody answers: the lease comes to its end, stopped or not.
+        for _ in 0..40 {
+            world.answer(false, 0);
+        }
+        prop_assert!(world.over, "stuck in {:?} (stopped: {stopped})", world.machine.saved());
+        prop_assert!(world.starts <= 1);
+        let ends = world.changes.iter().filter(|change| matches!(change, LeaseChange::Ended { .. })).count();
+        prop_assert_eq!(ends, 1);
+        for pair in world.changes.windows(2) {
+            prop_assert!(rank(&pair[0]) <= rank(&pair[1]), "{:?}", world.changes);
+            if rank(&pair[0]) != 1 && rank(&pair[0]) != 3 {
+                prop_assert!(rank(&pair[0]) < rank(&pair[1]), "{:?}", world.changes);
+            }
+            let twice = matches!(
+                pair,
+                [LeaseChange::Frozen { .. }, LeaseChange::Frozen { .. }] | [LeaseChange::Thawed, LeaseChange::Thawed]
+            );
+            prop_assert!(!twice, "frozen and thawed take turns");
+        }
+        if world.starts == 0 {
+            prop_assert!(!world.changes.contains(&LeaseChange::Running));
+        }
+    }
+
+    #[test]
+    fn what_is_recorded_survives_its_json(throws in throws()) {
+        let mut world = World::new();
+        for throw in throws {
+            if let Throw::Answer { choice, .. } = throw {
+                world.answer(false, choice);
+            }
+            let json = serde_json::to_string(&world.journal).unwrap();
+            prop_assert_eq!(&serde_json::from_str::<Saved>(&json).unwrap(), &world.journal);
+        }
+    }
+}
