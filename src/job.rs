@@ -5,7 +5,11 @@
 //! - What was decided is in the journal before it is done, so that a killed agent goes on where it was.
 //! - `Ended` is the last event of a lease, sent after its log and output were accepted.
 
+mod backoff;
+pub mod fake;
+mod logs;
 pub mod machine;
+mod output;
 pub mod runner;
 
 use std::path::Path;

@@ -307,19 +307,18 @@ impl Machine {
         if self.saved.cause.is_some() {
             return Step::default();
         }
-        match self.saved.stage {
-            Stage::Collecting | Stage::Closing | Stage::Reporting | Stage::Over => Step::default(),
-            stage => {
-                self.saved.cause = Some(cause);
-                match stage {
-                    _ if !self.begun => Step::recorded(Vec::new(), Vec::new()),
-                    Stage::Assigned | Stage::Pulling => self.never_ran(None),
-                    Stage::Running | Stage::Frozen => Step::recorded(Vec::new(), vec![Action::Terminate]),
-                    // Whether it was made or started comes as an answer; then it is ended.
-                    Stage::Starting | Stage::Collecting | Stage::Closing | Stage::Reporting | Stage::Over => {
-                        Step::recorded(Vec::new(), Vec::new())
-                    }
-                }
+        let stage = self.saved.stage;
+        if matches!(stage, Stage::Collecting | Stage::Closing | Stage::Reporting | Stage::Over) {
+            return Step::default();
+        }
+        self.saved.cause = Some(cause);
+        match stage {
+            _ if !self.begun => Step::recorded(Vec::new(), Vec::new()),
+            Stage::Assigned | Stage::Pulling => self.never_ran(None),
+            Stage::Running | Stage::Frozen => Step::recorded(Vec::new(), vec![Action::Terminate]),
+            // Whether it was made or started comes as an answer; then it is ended.
+            Stage::Starting | Stage::Collecting | Stage::Closing | Stage::Reporting | Stage::Over => {
+                Step::recorded(Vec::new(), Vec::new())
             }
         }
     }
@@ -380,7 +379,8 @@ impl Machine {
         }
         self.saved.stage = Stage::Running;
         self.saved.started_at = Some(started_at);
-        self.running = Some(Running { before: Duration::ZERO, since: now.steady });
+        // Not zero when the agent was killed between the start and its record.
+        self.running = Some(Running { before: between(started_at, now.wall), since: now.steady });
         Step::recorded(vec![LeaseChange::Running], self.follow())
     }
 

@@ -1,4 +1,13 @@
 //! One task per lease: it drives the pure machine over the container engine, the coordinator and the journal.
+//!
+//! Invariants
+//! - What the machine wants recorded is in the journal before any of its actions begins.
+//! - Everything that goes on for a lease lives in its one task: aborting it stops all of it, as a crash would, and
+//!   [`spawn`] takes it up again.
+
+mod engine;
+mod snapshot;
+mod task;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -99,25 +108,15 @@ pub struct LeaseHandle {
 ///
 /// A lease that the journal knows to be over ends at once and is not started again. After the end the journal keeps the lease
 /// until [`Journal::forget_lease`], so that a late assignment cannot start it a second time.
+///
+/// `found` is the lease's container, if the engine has one; it is used where the journal knows nothing of it.
 #[must_use]
 pub fn spawn(deps: RunnerDeps, assignment: Assignment, found: Option<OwnedContainer>) -> LeaseHandle {
-    let (commands, mut inbox) = mpsc::channel(COMMANDS_MAX);
-    let image = assignment.spec.services.first().map(|service| service.image.clone()).unwrap_or_default();
-    let (publish, snapshot) = watch::channel(LeaseSnapshot {
-        lease_id: assignment.lease_id,
-        job_id: assignment.job_id,
-        phase: LeasePhase::Assigned,
-        detail: "waits to be taken up".to_owned(),
-        pull_per_mille: None,
-        started_at: None,
-        ran_millis: 0,
-        image,
-        rate: assignment.rate,
-        over: false,
-    });
-    let done = tokio::spawn(async move {
-        let _kept = (deps, found, publish);
-        while inbox.recv().await.is_some_and(|command| command != LeaseCommand::Forget) {}
-    });
+    let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
+    let (publish, snapshot) = watch::channel(snapshot::first(&assignment));
+    let done = tokio::spawn(task::run(deps, assignment, found, inbox, publish));
     LeaseHandle { commands, snapshot, done }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,230 @@
+//! A coordinator's side of [`LeasePort`] in memory, with the same rules: events without gaps, logs by offset, outputs by hash.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use sha2::{Digest as _, Sha256};
+use tokio::sync::watch;
+
+use super::{LeasePort, PortError};
+use crate::wire::error::ErrorCode;
+use crate::wire::lease::{LeaseChange, LeaseEnd, LeaseEvent, OutputAccepted};
+use crate::wire::logs::{LogFrame, LogStream, decode, whole_frames};
+use crate::wire::{LeaseId, Problem, Sequence};
+
+/// The port. Clones are the same port.
+#[derive(Clone)]
+pub struct FakePort {
+    inner: Arc<Mutex<Inner>>,
+    changed: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct Inner {
+    down: bool,
+    leases: HashMap<LeaseId, Received>,
+    refused: Vec<String>,
+}
+
+/// What came for one lease.
+#[derive(Debug, Clone, Default)]
+pub struct Received {
+    /// Events in order, each once.
+    pub events: Vec<LeaseEvent>,
+    /// The framed log.
+    pub log: Vec<u8>,
+    /// Whether nothing follows.
+    pub log_complete: bool,
+    /// How many bodies of log came.
+    pub log_calls: u32,
+    /// The largest of them in bytes.
+    pub log_body_bytes_max: usize,
+    /// The output tar.
+    pub output: Option<Vec<u8>>,
+    /// Whether the lease is over for the node.
+    pub ended: bool,
+}
+
+impl Received {
+    /// What happened, without times and sequences.
+    #[must_use]
+    pub fn changes(&self) -> Vec<LeaseChange> {
+        self.events.iter().map(|event| event.what.clone()).collect()
+    }
+
+    /// How it ended and for how many milliseconds it ran, if it has.
+    #[must_use]
+    pub fn end(&self) -> Option<(LeaseEnd, u64)> {
+        self.events.iter().find_map(|event| match &event.what {
+            LeaseChange::Ended { end, ran_millis } => Some((end.clone(), *ran_millis)),
+            LeaseChange::Pulling { .. }
+            | LeaseChange::Starting { .. }
+            | LeaseChange::Running
+            | LeaseChange::Frozen { .. }
+            | LeaseChange::Thawed
+            | LeaseChange::Collecting
+            | LeaseChange::Unknown => None,
+        })
+    }
+
+    /// The log's frames; what cannot be decoded is left out.
+    #[must_use]
+    pub fn frames(&self) -> Vec<LogFrame> {
+        let mut buffer = BytesMut::from(&self.log[..]);
+        std::iter::from_fn(|| decode(&mut buffer).ok().flatten()).collect()
+    }
+
+    /// The bytes of one stream.
+    #[must_use]
+    pub fn text(&self, stream: LogStream) -> Vec<u8> {
+        self.frames().into_iter().filter(|frame| frame.stream == stream).flat_map(|frame| frame.bytes).collect()
+    }
+}
+
+impl Default for FakePort {
+    fn default() -> Self {
+        Self { inner: Arc::default(), changed: watch::channel(0).0 }
+    }
+}
+
+impl FakePort {
+    /// Takes (false) or refuses (true) every call as unavailable.
+    pub fn set_down(&self, down: bool) {
+        self.inner().down = down;
+        self.bump();
+    }
+
+    /// Ends a lease from the coordinator's side.
+    pub fn end_lease(&self, lease_id: LeaseId) {
+        self.inner().leases.entry(lease_id).or_default().ended = true;
+        self.bump();
+    }
+
+    /// Forgets all log bytes from `length` on, as a coordinator restored from a backup would.
+    pub fn lose_log_after(&self, lease_id: LeaseId, length: usize) {
+        self.inner().leases.entry(lease_id).or_default().log.truncate(length);
+    }
+
+    /// What came for a lease so far.
+    #[must_use]
+    pub fn received(&self, lease_id: LeaseId) -> Received {
+        self.inner().leases.get(&lease_id).cloned().unwrap_or_default()
+    }
+
+    /// What broke the rules; empty in every good test.
+    #[must_use]
+    pub fn refused(&self) -> Vec<String> {
+        self.inner().refused.clone()
+    }
+
+    /// Waits until what came for a lease is as wished; for tests, under a deadline of their own.
+    pub async fn until(&self, lease_id: LeaseId, wished: impl Fn(&Received) -> bool) -> Received {
+        let mut changed = self.changed.subscribe();
+        loop {
+            changed.borrow_and_update();
+            let received = self.received(lease_id);
+            if wished(&received) || changed.changed().await.is_err() {
+                return received;
+            }
+        }
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn bump(&self) {
+        self.changed.send_modify(|version| *version += 1);
+    }
+
+    fn enter(&self, lease_id: LeaseId) -> Result<MutexGuard<'_, Inner>, PortError> {
+        let mut inner = self.inner();
+        if inner.down {
+            return Err(PortError::Unavailable { why: "the fake coordinator is down".to_owned() });
+        }
+        if inner.leases.entry(lease_id).or_default().ended {
+            return Err(PortError::LeaseEnded);
+        }
+        Ok(inner)
+    }
+}
+
+impl Inner {
+    fn refuse(&mut self, what: String) -> PortError {
+        self.refused.push(what.clone());
+        PortError::Rejected(Box::new(Problem::new(ErrorCode::Conflict, what)))
+    }
+}
+
+#[async_trait]
+impl LeasePort for FakePort {
+    async fn send_events(&self, lease_id: LeaseId, events: &[LeaseEvent]) -> Result<Sequence, PortError> {
+        let mut inner = self.enter(lease_id)?;
+        for event in events {
+            let received = inner.leases.entry(lease_id).or_default();
+            let next = received.events.len() as u64 + 1;
+            if event.sequence.0 > next {
+                let what = format!("event {} came, {next} is next", event.sequence);
+                return Err(inner.refuse(what));
+            }
+            if event.sequence.0 == next {
+                if matches!(event.what, LeaseChange::Ended { .. }) && !received.log_complete {
+                    return Err(inner.refuse("the end came before the end of the log".to_owned()));
+                }
+                received.events.push(event.clone());
+            }
+        }
+        let through = Sequence(inner.leases.entry(lease_id).or_default().events.len() as u64);
+        drop(inner);
+        self.bump();
+        Ok(through)
+    }
+
+    async fn send_logs(&self, lease_id: LeaseId, offset: u64, complete: bool, frames: Bytes) -> Result<u64, PortError> {
+        let mut inner = self.enter(lease_id)?;
+        if whole_frames(&frames).ok() != Some(frames.len()) {
+            return Err(inner.refuse("a body of log that is no frames".to_owned()));
+        }
+        let received = inner.leases.entry(lease_id).or_default();
+        let have = received.log.len() as u64;
+        if offset > have {
+            return Err(PortError::OffsetGap { next_offset: have });
+        }
+        received.log_calls += 1;
+        received.log_body_bytes_max = received.log_body_bytes_max.max(frames.len());
+        let known = usize::try_from(have - offset).unwrap_or(usize::MAX).min(frames.len());
+        let overlap = usize::try_from(offset).unwrap_or(usize::MAX);
+        let same = received.log.get(overlap..overlap + known) == frames.get(..known);
+        received.log.extend_from_slice(frames.get(known..).unwrap_or_default());
+        received.log_complete |= complete;
+        let next_offset = received.log.len() as u64;
+        if !same {
+            return Err(inner.refuse(format!("other bytes than before at offset {offset}")));
+        }
+        drop(inner);
+        self.bump();
+        Ok(next_offset)
+    }
+
+    async fn send_output(
+        &self,
+        lease_id: LeaseId,
+        path: &Path,
+        sha256: &str,
+        bytes: u64,
+    ) -> Result<OutputAccepted, PortError> {
+        drop(self.enter(lease_id)?);
+        let tar = tokio::fs::read(path).await.map_err(|error| PortError::Unavailable { why: error.to_string() })?;
+        let mut inner = self.enter(lease_id)?;
+        if hex::encode(Sha256::digest(&tar)) != sha256 || tar.len() as u64 != bytes {
+            return Err(inner.refuse("the output is not what its hash says".to_owned()));
+        }
+        inner.leases.entry(lease_id).or_default().output = Some(tar);
+        drop(inner);
+        self.bump();
+        Ok(OutputAccepted { bytes, sha256: sha256.to_owned() })
+    }
+}

@@ -1,0 +1,288 @@
+//! What a lease asks of the container engine, with patience: each call is repeated while repeating it may help.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use tokio::sync::mpsc;
+
+use super::RunnerDeps;
+use crate::job::backoff::Backoff;
+use crate::job::machine::Input;
+use crate::runtime::{
+    ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, PinnedImage, PullProgress, RuntimeError,
+};
+use crate::wire::lease::{Assignment, FailureKind};
+use crate::wire::{LeaseId, NodeId};
+
+/// For so long an engine may be away before a lease that does not run yet is handed back.
+const AWAY_MAX: Duration = Duration::from_secs(60);
+/// So often a call is made that the engine refuses for a reason it may get over.
+const REFUSALS_MAX: u32 = 3;
+/// How much earlier than the engine was missed it may have ended the container.
+const GONE_SLACK: SignedDuration = SignedDuration::from_secs(2);
+
+/// What goes wrong and heals itself, for the snapshot; `None` when it has healed.
+pub(super) type Trouble = mpsc::Sender<Option<String>>;
+
+/// Fetches the image.
+pub(super) async fn pull(
+    runtime: Arc<dyn ContainerRuntime>,
+    image: String,
+    progress: mpsc::Sender<PullProgress>,
+    trouble: Trouble,
+) -> Input {
+    let pull = || runtime.ensure_image(&image, progress.clone());
+    match patiently(pull, &trouble).await {
+        Ok(image) => Input::Pulled(image),
+        Err(error) => failed(&error),
+    }
+}
+
+/// Makes the container, or finds it.
+pub(super) async fn create(runtime: Arc<dyn ContainerRuntime>, spec: Arc<ContainerSpec>, trouble: Trouble) -> Input {
+    match patiently(|| runtime.create(&spec), &trouble).await {
+        Ok(id) => Input::Created { container: id.0 },
+        Err(error) => failed(&error),
+    }
+}
+
+/// Starts it unless it was started before, and says since when it runs.
+pub(super) async fn start(runtime: Arc<dyn ContainerRuntime>, id: ContainerId, trouble: Trouble) -> Input {
+    if let Err(error) = patiently(|| runtime.start(&id), &trouble).await {
+        return failed(&error);
+    }
+    match look(&runtime, &id, &trouble).await {
+        Ok(ContainerStatus::Running { started_at } | ContainerStatus::Paused { started_at }) => {
+            Input::Started { started_at }
+        }
+        Ok(ContainerStatus::Exited(exit)) => Input::Started { started_at: exit.started_at },
+        Ok(ContainerStatus::Created) => Input::Failed {
+            why: FailureKind::EngineError,
+            detail: "the container does not run although it was started".to_owned(),
+        },
+        Err(error) => failed(&error),
+    }
+}
+
+/// Looks at a container after a restart of the agent.
+pub(super) async fn attach(runtime: Arc<dyn ContainerRuntime>, id: ContainerId, trouble: Trouble) -> Input {
+    match look(&runtime, &id, &trouble).await {
+        Ok(status) => Input::Attached(status),
+        Err(error) => failed(&error),
+    }
+}
+
+/// Looks until the engine says something; the only error is that the container is gone.
+async fn look(
+    runtime: &Arc<dyn ContainerRuntime>,
+    id: &ContainerId,
+    trouble: &Trouble,
+) -> Result<ContainerStatus, RuntimeError> {
+    let mut backoff = Backoff::engine();
+    loop {
+        match runtime.inspect(id).await {
+            Ok(status) => return Ok(status),
+            Err(error @ RuntimeError::NoSuchContainer) => return Err(error),
+            Err(error) => wait(&mut backoff, &error, trouble).await,
+        }
+    }
+}
+
+/// Waits for its end, however long the engine is away meanwhile.
+pub(super) async fn watch(deps: RunnerDeps, id: ContainerId, trouble: Trouble) -> Input {
+    let mut backoff = Backoff::engine();
+    let mut missed_at = None;
+    loop {
+        match deps.runtime.wait(&id).await {
+            Ok(exit) => {
+                say(&trouble, None);
+                let with_engine =
+                    missed_at.is_some_and(|at| exit.ended_at.saturating_add(GONE_SLACK).is_ok_and(|e| e >= at));
+                return Input::Exited { exit, with_engine };
+            }
+            Err(
+                error @ (RuntimeError::NoSuchContainer
+                | RuntimeError::CommandNotFound { .. }
+                | RuntimeError::CommandNotExecutable { .. }),
+            ) => return failed(&error),
+            Err(error) => {
+                if matches!(error, RuntimeError::NotRunning { .. }) {
+                    missed_at.get_or_insert(deps.clock.now());
+                }
+                wait(&mut backoff, &error, &trouble).await;
+            }
+        }
+    }
+}
+
+/// SIGTERM, grace, SIGKILL; until the engine has done it.
+pub(super) async fn terminate(runtime: Arc<dyn ContainerRuntime>, id: ContainerId, grace: Duration, trouble: Trouble) {
+    let mut backoff = Backoff::engine();
+    loop {
+        match runtime.stop(&id, grace).await {
+            Ok(()) | Err(RuntimeError::NoSuchContainer) => return,
+            Err(error) => wait(&mut backoff, &error, &trouble).await,
+        }
+    }
+}
+
+/// Removes the lease's container, known or found by label; gives up only on an engine that is there and refuses.
+pub(super) async fn remove(
+    runtime: Arc<dyn ContainerRuntime>,
+    known: Option<ContainerId>,
+    node_id: NodeId,
+    lease_id: LeaseId,
+    trouble: Trouble,
+) -> Input {
+    let mut backoff = Backoff::engine();
+    loop {
+        match remove_once(&runtime, known.as_ref(), node_id, lease_id).await {
+            Ok(()) => break,
+            Err(error @ (RuntimeError::NotRunning { .. } | RuntimeError::TimedOut { .. })) => {
+                wait(&mut backoff, &error, &trouble).await;
+            }
+            Err(error) if backoff.attempts() >= REFUSALS_MAX => {
+                tracing::warn!(lease = %lease_id, %error, "a container could not be removed; it is tried again later");
+                break;
+            }
+            Err(error) => wait(&mut backoff, &error, &trouble).await,
+        }
+    }
+    Input::Removed
+}
+
+async fn remove_once(
+    runtime: &Arc<dyn ContainerRuntime>,
+    known: Option<&ContainerId>,
+    node_id: NodeId,
+    lease_id: LeaseId,
+) -> Result<(), RuntimeError> {
+    if let Some(id) = known {
+        return runtime.remove(id).await;
+    }
+    for container in runtime.list(node_id).await?.into_iter().filter(|container| container.lease_id == lease_id) {
+        runtime.remove(&container.id).await?;
+    }
+    Ok(())
+}
+
+/// Freezes or thaws it. One that has ended meanwhile cannot be, and its end comes by itself.
+pub(super) async fn freeze(
+    runtime: Arc<dyn ContainerRuntime>,
+    id: ContainerId,
+    reason: Option<String>,
+) -> Option<Input> {
+    let mut backoff = Backoff::engine();
+    loop {
+        let done = if reason.is_some() { runtime.pause(&id).await } else { runtime.unpause(&id).await };
+        let frozen = match (done, runtime.inspect(&id).await) {
+            (Ok(()), _) => reason.is_some(),
+            (Err(_), Ok(ContainerStatus::Paused { .. })) => true,
+            (Err(_), Ok(ContainerStatus::Running { .. })) => false,
+            (
+                Err(_),
+                Ok(ContainerStatus::Created | ContainerStatus::Exited(_)) | Err(RuntimeError::NoSuchContainer),
+            ) => {
+                return None;
+            }
+            (Err(_), Err(_)) => {
+                backoff.wait().await;
+                continue;
+            }
+        };
+        match (&reason, frozen) {
+            (Some(reason), true) => return Some(Input::Froze { reason: reason.clone() }),
+            (None, false) => return Some(Input::Thawed),
+            (Some(_), false) | (None, true) if backoff.attempts() >= REFUSALS_MAX => return None,
+            (Some(_), false) | (None, true) => backoff.wait().await,
+        }
+    }
+}
+
+/// What to make of an assignment.
+pub(super) fn spec_of(assignment: &Assignment, node_id: NodeId, image: &PinnedImage) -> Option<ContainerSpec> {
+    let service = assignment.spec.services.first()?;
+    Some(ContainerSpec {
+        node_id,
+        lease_id: assignment.lease_id,
+        generation: assignment.generation.0,
+        image_id: image.image_id.clone(),
+        entrypoint: service.entrypoint.clone(),
+        command: service.command.clone(),
+        env: service.env.iter().map(|(name, value)| (name.clone(), value.clone())).collect(),
+        workdir: service.workdir.clone(),
+        cpu_millis: service.resources.cpu_millis,
+        memory_bytes: service.resources.memory_bytes,
+        pids_max: assignment.spec.limits.pids_max,
+        log_bytes_max: assignment.spec.limits.log_bytes_max,
+    })
+}
+
+/// Repeats a call while the engine is away, up to a limit, and a few times when it refuses.
+async fn patiently<T, F: Future<Output = Result<T, RuntimeError>>>(
+    call: impl Fn() -> F,
+    trouble: &Trouble,
+) -> Result<T, RuntimeError> {
+    let mut backoff = Backoff::engine();
+    loop {
+        let error = match call().await {
+            Ok(value) => {
+                say(trouble, None);
+                return Ok(value);
+            }
+            Err(error) => error,
+        };
+        let again = match &error {
+            RuntimeError::NotRunning { .. } | RuntimeError::TimedOut { .. } => backoff.waited() < AWAY_MAX,
+            RuntimeError::PullFailed { .. } | RuntimeError::Engine { .. } => backoff.attempts() < REFUSALS_MAX,
+            RuntimeError::PermissionDenied { .. }
+            | RuntimeError::ApiTooOld { .. }
+            | RuntimeError::ImageNotFound { .. }
+            | RuntimeError::WrongArchitecture { .. }
+            | RuntimeError::CommandNotFound { .. }
+            | RuntimeError::CommandNotExecutable { .. }
+            | RuntimeError::InvalidSpec { .. }
+            | RuntimeError::NoSpace { .. }
+            | RuntimeError::NoSuchContainer
+            | RuntimeError::NoSuchPath { .. } => false,
+        };
+        if !again {
+            return Err(error);
+        }
+        wait(&mut backoff, &error, trouble).await;
+    }
+}
+
+async fn wait(backoff: &mut Backoff, error: &RuntimeError, trouble: &Trouble) {
+    say(trouble, Some(error.to_string()));
+    backoff.wait().await;
+}
+
+/// Best effort: the snapshot shows the newest trouble that got through.
+fn say(trouble: &Trouble, what: Option<String>) {
+    let _ = trouble.try_send(what);
+}
+
+fn failed(error: &RuntimeError) -> Input {
+    Input::Failed { why: failure_of(error), detail: error.to_string() }
+}
+
+/// The engine's errors as the coordinator hears of them.
+pub(super) fn failure_of(error: &RuntimeError) -> FailureKind {
+    match error {
+        RuntimeError::NotRunning { .. }
+        | RuntimeError::PermissionDenied { .. }
+        | RuntimeError::ApiTooOld { .. }
+        | RuntimeError::TimedOut { .. } => FailureKind::EngineUnavailable,
+        RuntimeError::ImageNotFound { .. } => FailureKind::ImageNotFound,
+        RuntimeError::WrongArchitecture { .. } => FailureKind::ImageWrongArchitecture,
+        RuntimeError::PullFailed { .. } => FailureKind::ImagePullFailed,
+        RuntimeError::CommandNotFound { .. } => FailureKind::CommandNotFound,
+        RuntimeError::CommandNotExecutable { .. } => FailureKind::CommandNotExecutable,
+        RuntimeError::InvalidSpec { .. } => FailureKind::InvalidSpec,
+        RuntimeError::NoSpace { .. } => FailureKind::NoSpace,
+        RuntimeError::NoSuchContainer => FailureKind::ContainerVanished,
+        RuntimeError::NoSuchPath { .. } | RuntimeError::Engine { .. } => FailureKind::EngineError,
+    }
+}

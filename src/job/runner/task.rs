@@ -1,0 +1,434 @@
+//! The loop of one lease: inputs from everywhere, one machine, actions as tasks that end with the loop.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::{LeaseCommand, LeaseSnapshot, RunnerDeps, engine, snapshot};
+use crate::agent::journal::JournalError;
+use crate::job::PortError;
+use crate::job::backoff::Backoff;
+use crate::job::logs::{self, LogOutcome, LogTask};
+use crate::job::machine::{Action, Input, LogPosition, Machine, Now, Terms};
+use crate::job::output::{self, OutputOutcome, OutputTask};
+use crate::runtime::{ContainerId, OwnedContainer, PullProgress};
+use crate::wire::lease::{Assignment, Desired, FailureKind, LeaseChange, LeaseEvent};
+use crate::wire::{LeaseId, Sequence};
+
+const PROGRESS_MAX: usize = 16;
+const TROUBLE_MAX: usize = 8;
+
+/// What one of the lease's works came to.
+enum Done {
+    Input(Input),
+    EventsTaken(Sequence),
+    LeaseEnded,
+    Nothing,
+}
+
+/// Runs one lease to its end.
+pub(super) async fn run(
+    deps: RunnerDeps,
+    assignment: Assignment,
+    found: Option<OwnedContainer>,
+    inbox: mpsc::Receiver<LeaseCommand>,
+    publish: watch::Sender<LeaseSnapshot>,
+) {
+    let lease_id = assignment.lease_id;
+    match Task::load(deps, assignment, found, publish).await {
+        Ok(mut task) => task.run(inbox).await,
+        Err(error) => tracing::error!(lease = %lease_id, %error, "a lease cannot be taken up"),
+    }
+}
+
+struct Task {
+    deps: RunnerDeps,
+    assignment: Assignment,
+    machine: Machine,
+    position: LogPosition,
+    outbox: VecDeque<LeaseEvent>,
+    works: JoinSet<Done>,
+    publish: watch::Sender<LeaseSnapshot>,
+    progress: (mpsc::Sender<PullProgress>, mpsc::Receiver<PullProgress>),
+    trouble: (mpsc::Sender<Option<String>>, mpsc::Receiver<Option<String>>),
+    trouble_now: Option<String>,
+    pull_per_mille: Option<u16>,
+    pull: Option<AbortHandle>,
+    close_log: Option<oneshot::Sender<Option<String>>>,
+    sending: bool,
+    reporting: bool,
+    over: bool,
+}
+
+impl Task {
+    async fn load(
+        deps: RunnerDeps,
+        assignment: Assignment,
+        found: Option<OwnedContainer>,
+        publish: watch::Sender<LeaseSnapshot>,
+    ) -> Result<Self, JournalError> {
+        let lease_id = assignment.lease_id;
+        deps.journal.put_lease(&assignment).await?;
+        let record = deps.journal.lease(lease_id).await?.ok_or(JournalError::UnknownLease { lease_id })?;
+        let outbox = deps.journal.unacked_events(lease_id).await?.into();
+        let mut saved = record.saved;
+        if saved.container.is_none() {
+            saved.container = found.map(|container| container.id.0);
+        }
+        output::discard(&output::spool_path(&deps.spool_dir, lease_id)).await;
+        Ok(Self {
+            machine: Machine::new(Terms::of(&assignment.spec), saved),
+            deps,
+            assignment,
+            position: record.log,
+            outbox,
+            works: JoinSet::new(),
+            publish,
+            progress: mpsc::channel(PROGRESS_MAX),
+            trouble: mpsc::channel(TROUBLE_MAX),
+            trouble_now: None,
+            pull_per_mille: None,
+            pull: None,
+            close_log: None,
+            sending: false,
+            reporting: false,
+            over: false,
+        })
+    }
+
+    async fn run(&mut self, mut inbox: mpsc::Receiver<LeaseCommand>) {
+        if self.assignment.desired == Desired::Stop {
+            self.feed(Input::Stop).await;
+        }
+        self.feed(Input::Begin).await;
+        let mut commanded = true;
+        while !self.over {
+            self.send_events();
+            let deadline = self.until_deadline();
+            tokio::select! {
+                command = inbox.recv(), if commanded => match command {
+                    Some(command) => self.command(command).await,
+                    // Nobody will say anything more; the lease goes on to its end.
+                    None => commanded = false,
+                },
+                Some(done) = self.works.join_next() => self.done(done.unwrap_or(Done::Nothing)).await,
+                Some(progress) = self.progress.1.recv() => self.pull_moved(progress).await,
+                Some(trouble) = self.trouble.1.recv() => {
+                    self.trouble_now = trouble;
+                    self.show();
+                }
+                () = sleep_option(deadline) => self.feed(Input::Tick).await,
+            }
+        }
+    }
+
+    fn until_deadline(&self) -> Option<Duration> {
+        self.machine.deadline().map(|deadline| deadline.since(self.deps.clock.steady()))
+    }
+
+    async fn command(&mut self, command: LeaseCommand) {
+        match command {
+            LeaseCommand::Stop => self.feed(Input::Stop).await,
+            LeaseCommand::Evict { reason } => self.feed(Input::Evict { reason }).await,
+            LeaseCommand::Forget => self.feed(Input::Drop { forget: true }).await,
+            LeaseCommand::Freeze { reason } => self.feed(Input::Freeze { reason }).await,
+            LeaseCommand::Thaw => self.feed(Input::Thaw).await,
+            // Ends are waited for anyway; this only re-reads the clock, which a suspend may have moved.
+            LeaseCommand::Poke => self.feed(Input::Tick).await,
+        }
+    }
+
+    async fn done(&mut self, done: Done) {
+        match done {
+            Done::Input(input) => {
+                self.trouble_now = None;
+                self.feed(input).await;
+            }
+            Done::EventsTaken(through) => {
+                self.sending = false;
+                self.outbox.retain(|event| event.sequence > through);
+                self.report_when_empty().await;
+            }
+            Done::LeaseEnded => self.feed(Input::Drop { forget: false }).await,
+            Done::Nothing => {}
+        }
+    }
+
+    async fn pull_moved(&mut self, progress: PullProgress) {
+        let per_mille = progress.bytes_done.saturating_mul(1000).checked_div(progress.bytes_total).unwrap_or(0);
+        // The total grows while layers are found; what is shown never goes back.
+        let per_mille = u16::try_from(per_mille.min(1000)).unwrap_or(1000).max(self.pull_per_mille.unwrap_or(0));
+        self.pull_per_mille = Some(per_mille);
+        self.feed(Input::PullMoved { per_mille }).await;
+    }
+
+    async fn feed(&mut self, input: Input) {
+        let now = Now { wall: self.deps.clock.now(), steady: self.deps.clock.steady() };
+        let step = self.machine.handle(input, now);
+        if step.record && !self.record(now, &step.changes).await {
+            return;
+        }
+        for action in step.actions {
+            self.act(action).await;
+        }
+        self.show();
+    }
+
+    /// Writes down where the lease stands. What cannot be written is not done: the lease waits until it can.
+    async fn record(&mut self, now: Now, changes: &[LeaseChange]) -> bool {
+        let mut backoff = Backoff::engine();
+        loop {
+            let (journal, lease_id) = (&self.deps.journal, self.assignment.lease_id);
+            match journal.record(lease_id, self.machine.saved(), now.wall, changes).await {
+                Ok(events) => {
+                    self.outbox.extend(events);
+                    return true;
+                }
+                Err(JournalError::UnknownLease { .. }) => {
+                    // Forgotten by the agent: the container must go, and nobody is told.
+                    self.start_removal().await;
+                    return false;
+                }
+                Err(error) => {
+                    tracing::error!(lease = %lease_id, %error, "the lease waits for the state database");
+                    self.trouble_now = Some(error.to_string());
+                    self.show();
+                    backoff.wait().await;
+                }
+            }
+        }
+    }
+
+    async fn start_removal(&mut self) {
+        let now = Now { wall: self.deps.clock.now(), steady: self.deps.clock.steady() };
+        let step = self.machine.handle(Input::Drop { forget: true }, now);
+        if step.actions.contains(&Action::Remove) {
+            self.remove().await;
+        }
+    }
+
+    async fn act(&mut self, action: Action) {
+        let trouble = self.trouble.0.clone();
+        let runtime = self.deps.runtime.clone();
+        match action {
+            Action::Pull => self.pull(),
+            Action::CancelPull => {
+                if let Some(pull) = self.pull.take() {
+                    pull.abort();
+                }
+            }
+            Action::Create => self.create().await,
+            Action::Start => self.with_container(|_, id| Box::pin(engine::start(runtime, id, trouble))),
+            Action::Attach => self.with_container(|_, id| Box::pin(engine::attach(runtime, id, trouble))),
+            Action::Watch => self.with_container(|deps, id| Box::pin(engine::watch(deps, id, trouble))),
+            Action::ReadLog => self.read_log(),
+            Action::Terminate => self.terminate(),
+            Action::Freeze { reason } => self.freeze(Some(reason)),
+            Action::Thaw => self.freeze(None),
+            Action::Collect => self.collect(),
+            Action::CloseLog { notice } => self.close_log(notice),
+            Action::Report => {
+                self.reporting = true;
+                Box::pin(self.report_when_empty()).await;
+            }
+            Action::Remove => self.remove().await,
+            Action::Forget => self.forget().await,
+            Action::Finish => self.over = true,
+        }
+    }
+
+    fn container(&self) -> Option<ContainerId> {
+        self.machine.saved().container.clone().map(ContainerId)
+    }
+
+    /// Begins a work. Each is a task of its own: several use the journal's one connection and must not wait for this loop.
+    fn push(&mut self, work: impl Future<Output = Done> + Send + 'static) -> AbortHandle {
+        self.works.spawn(work)
+    }
+
+    fn with_container(&mut self, work: impl FnOnce(RunnerDeps, ContainerId) -> BoxFuture<'static, Input>) {
+        // Every stage that asks for this has its container.
+        if let Some(id) = self.container() {
+            let work = work(self.deps.clone(), id);
+            self.push(async move { Done::Input(work.await) });
+        }
+    }
+
+    fn pull(&mut self) {
+        let image = self.assignment.spec.services.first().map(|service| service.image.clone()).unwrap_or_default();
+        let pull = engine::pull(self.deps.runtime.clone(), image, self.progress.0.clone(), self.trouble.0.clone());
+        let handle = self.push(async move { Done::Input(pull.await) });
+        self.pull = Some(handle);
+    }
+
+    async fn create(&mut self) {
+        let image = self.machine.saved().image.clone();
+        let spec = image.and_then(|image| engine::spec_of(&self.assignment, self.deps.node_id, &image));
+        if let Some(spec) = spec {
+            let create = engine::create(self.deps.runtime.clone(), Arc::new(spec), self.trouble.0.clone());
+            self.push(async move { Done::Input(create.await) });
+        } else {
+            let detail = "the job names no container".to_owned();
+            let why = FailureKind::InvalidSpec;
+            Box::pin(self.feed(Input::Failed { why, detail })).await;
+        }
+    }
+
+    fn terminate(&mut self) {
+        if let Some(id) = self.container() {
+            let grace = Duration::from_secs(u64::from(self.assignment.spec.limits.stop_grace_seconds));
+            let stop = engine::terminate(self.deps.runtime.clone(), id, grace, self.trouble.0.clone());
+            self.push(async move {
+                stop.await;
+                Done::Nothing
+            });
+        }
+    }
+
+    fn freeze(&mut self, reason: Option<String>) {
+        if let Some(id) = self.container() {
+            let freeze = engine::freeze(self.deps.runtime.clone(), id, reason);
+            self.push(async move { freeze.await.map_or(Done::Nothing, Done::Input) });
+        }
+    }
+
+    fn read_log(&mut self) {
+        if self.close_log.is_some() {
+            return;
+        }
+        let (close, closed) = oneshot::channel();
+        self.close_log = Some(close);
+        let task = LogTask {
+            runtime: self.deps.runtime.clone(),
+            port: self.deps.port.clone(),
+            journal: self.deps.journal.clone(),
+            lease_id: self.assignment.lease_id,
+            container: self.container().filter(|_| self.machine.saved().started_at.is_some()),
+            position: self.position,
+            bytes_max: self.assignment.spec.limits.log_bytes_max,
+        };
+        let lease_id = self.assignment.lease_id;
+        self.push(async move {
+            match logs::run(task, closed).await {
+                LogOutcome::Closed => Done::Input(Input::LogClosed),
+                LogOutcome::LeaseEnded => Done::LeaseEnded,
+                LogOutcome::Rejected(why) => {
+                    tracing::warn!(lease = %lease_id, why, "the coordinator does not take the log");
+                    Done::Input(Input::LogClosed)
+                }
+            }
+        });
+    }
+
+    fn close_log(&mut self, notice: Option<String>) {
+        self.read_log();
+        if let Some(close) = self.close_log.take() {
+            // The log's task is gone when the coordinator rejected it; then there is nothing to close.
+            if close.send(notice).is_err() {
+                self.push(async { Done::Input(Input::LogClosed) });
+            }
+        }
+    }
+
+    fn collect(&mut self) {
+        let (Some(container), Some(path)) = (self.container(), self.assignment.spec.output_path.clone()) else {
+            self.push(async { Done::Input(Input::Collected { notice: None }) });
+            return;
+        };
+        let task = OutputTask {
+            runtime: self.deps.runtime.clone(),
+            port: self.deps.port.clone(),
+            lease_id: self.assignment.lease_id,
+            container,
+            path,
+            bytes_max: self.assignment.spec.limits.output_bytes_max,
+            spool_dir: self.deps.spool_dir.clone(),
+        };
+        self.push(async move {
+            match output::run(task).await {
+                OutputOutcome::Sent => Done::Input(Input::Collected { notice: None }),
+                OutputOutcome::Absent(why) => Done::Input(Input::Collected { notice: Some(why) }),
+                OutputOutcome::LeaseEnded => Done::LeaseEnded,
+            }
+        });
+    }
+
+    /// Nothing else goes on while the container is removed.
+    async fn remove(&mut self) {
+        self.works.shutdown().await;
+        self.close_log = None;
+        self.sending = false;
+        self.outbox.clear();
+        let (node_id, lease_id) = (self.deps.node_id, self.assignment.lease_id);
+        let (runtime, trouble) = (self.deps.runtime.clone(), self.trouble.0.clone());
+        let (known, spool) = (self.container(), output::spool_path(&self.deps.spool_dir, lease_id));
+        self.push(async move {
+            output::discard(&spool).await;
+            Done::Input(engine::remove(runtime, known, node_id, lease_id, trouble).await)
+        });
+    }
+
+    async fn forget(&mut self) {
+        let lease_id = self.assignment.lease_id;
+        if let Err(error) = self.deps.journal.forget_lease(lease_id).await {
+            // It is found over at the next start and forgotten then.
+            tracing::warn!(lease = %lease_id, %error, "a lease could not be forgotten");
+        }
+    }
+
+    async fn report_when_empty(&mut self) {
+        if self.reporting && self.outbox.is_empty() && !self.sending {
+            self.reporting = false;
+            Box::pin(self.feed(Input::Reported)).await;
+        }
+    }
+
+    fn send_events(&mut self) {
+        if self.sending || self.outbox.is_empty() || self.over {
+            return;
+        }
+        self.sending = true;
+        let events: Vec<LeaseEvent> = self.outbox.iter().cloned().collect();
+        self.push(send_events(self.deps.clone(), self.assignment.lease_id, events));
+    }
+
+    fn show(&self) {
+        let now = self.deps.clock.steady();
+        self.publish.send_if_modified(|shown| {
+            let before = shown.clone();
+            snapshot::update(shown, &self.machine, self.pull_per_mille, self.trouble_now.as_deref(), now);
+            *shown != before
+        });
+    }
+}
+
+async fn send_events(deps: RunnerDeps, lease_id: LeaseId, events: Vec<LeaseEvent>) -> Done {
+    let mut backoff = Backoff::coordinator();
+    let through = loop {
+        match deps.port.send_events(lease_id, &events).await {
+            Ok(through) => break through,
+            Err(PortError::LeaseEnded) => return Done::LeaseEnded,
+            Err(PortError::Rejected(problem)) => {
+                tracing::warn!(lease = %lease_id, %problem, "the coordinator refuses a lease's events; it is dropped");
+                return Done::LeaseEnded;
+            }
+            Err(PortError::OffsetGap { .. } | PortError::Unavailable { .. }) => backoff.wait().await,
+        }
+    };
+    if let Err(error) = deps.journal.ack_events(lease_id, through).await {
+        // They are sent again after a restart, which is harmless.
+        tracing::warn!(lease = %lease_id, %error, "acknowledged events could not be let go");
+    }
+    Done::EventsTaken(through)
+}
+
+async fn sleep_option(time: Option<Duration>) {
+    match time {
+        Some(time) => tokio::time::sleep(time).await,
+        None => std::future::pending().await,
+    }
+}
