@@ -1,9 +1,12 @@
-//! The OpenAPI document's frame: title, version, credentials. The paths come from the routes themselves.
+//! The OpenAPI document's frame: title, version, credentials, and the one form of refusals. The paths come from the routes themselves.
 
+use utoipa::openapi::path::{Operation, PathItem};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
-use utoipa::openapi::{ComponentsBuilder, InfoBuilder, LicenseBuilder, OpenApi};
+use utoipa::openapi::{
+    ComponentsBuilder, ContentBuilder, InfoBuilder, LicenseBuilder, OpenApi, Ref, Response, ResponseBuilder,
+};
 
-use crate::wire::PROTOCOL_VERSION;
+use crate::wire::{PROBLEM_MEDIA_TYPE, PROTOCOL_VERSION};
 
 /// Puts the frame around the collected paths.
 pub(crate) fn finish(mut document: OpenApi) -> OpenApi {
@@ -22,5 +25,22 @@ pub(crate) fn finish(mut document: OpenApi) -> OpenApi {
         let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some(what)).build();
         components.security_schemes.insert(name.to_owned(), SecurityScheme::Http(scheme).into());
     }
+    let operations = document.paths.paths.iter_mut().filter(|(path, _)| path.starts_with("/v1/"));
+    for operation in operations.flat_map(|(_, item)| operations_of(item)) {
+        operation.responses.responses.entry("4XX".to_owned()).or_insert_with(|| refusal().into());
+    }
     document
+}
+
+fn operations_of(item: &mut PathItem) -> impl Iterator<Item = &mut Operation> {
+    [&mut item.get, &mut item.put, &mut item.post, &mut item.delete].into_iter().filter_map(Option::as_mut)
+}
+
+/// Every call of the protocol refuses in the same form.
+fn refusal() -> Response {
+    let problem = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
+    ResponseBuilder::new()
+        .description("Refused; the `code` says why, see ErrorCode")
+        .content(PROBLEM_MEDIA_TYPE, problem)
+        .build()
 }

@@ -7,6 +7,7 @@
 //! - Times are integer milliseconds, identifiers UUID text, money integer micro-USD, secrets SHA-256 only.
 
 mod accounts;
+mod counts;
 pub(crate) mod enrollments;
 mod heartbeats;
 mod jobs;

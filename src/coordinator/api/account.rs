@@ -10,22 +10,37 @@ use crate::coordinator::App;
 use crate::coordinator::auth::AccountAuth;
 use crate::coordinator::problem::{ApiError, Json};
 use crate::coordinator::secrets::{SecretKind, sha256};
-use crate::wire::account::{JoinTokenCreated, NewJoinToken};
-use crate::wire::{ErrorCode, Problem};
+use crate::wire::account::{AccountView, JoinTokenCreated, NewJoinToken};
+use crate::wire::{AccountId, ErrorCode};
 
 const TOKEN_SECONDS_MIN: u64 = 60;
 const TOKEN_SECONDS_MAX: u64 = 30 * 24 * 3600;
 
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(add_join_token))
+    OpenApiRouter::new().routes(routes!(show_account)).routes(routes!(add_join_token))
+}
+
+/// See who one is and what one has.
+#[utoipa::path(get, path = "/v1/account", tag = "account", security(("api_key" = [])), responses(
+    (status = 200, body = AccountView),
+))]
+async fn show_account(State(app): State<App>, account: AccountAuth) -> Result<Json<AccountView>, ApiError> {
+    account_view(&app, account.account_id).await.map(Json)
+}
+
+/// An account with its money.
+pub(super) async fn account_view(app: &App, account_id: AccountId) -> Result<AccountView, ApiError> {
+    let name = app.store.account_name(account_id).await?;
+    let name = name.ok_or_else(|| ApiError::new(ErrorCode::NotFound, format!("there is no account {account_id}")))?;
+    let money = app.store.balances(account_id).await?;
+    Ok(AccountView { account_id, name, balance: money.spendable, escrow: money.escrow, earned: money.earned })
 }
 
 /// Make a join token: it enrols one machine as a node of this account.
 #[utoipa::path(post, path = "/v1/account/join-tokens", tag = "account", request_body = NewJoinToken,
     security(("api_key" = [])), responses(
     (status = 200, body = JoinTokenCreated),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn add_join_token(
     State(app): State<App>,

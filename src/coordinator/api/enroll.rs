@@ -21,7 +21,7 @@ use crate::coordinator::store::enrollments::{Begun, EnrollmentRow, Joiner};
 use crate::coordinator::user_code::UserCode;
 use crate::wire::enroll::{EnrollDecision, EnrollPoll, EnrollRequest, EnrollStatus, EnrollmentView, PendingEnrollment};
 use crate::wire::signed::enroll_message;
-use crate::wire::{EnrollmentId, ErrorCode, Problem, Secret};
+use crate::wire::{EnrollmentId, ErrorCode, Secret};
 
 /// How long a device code may be approved.
 pub(crate) const CODE_LIFE: Duration = Duration::from_secs(15 * 60);
@@ -40,7 +40,6 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// Enrol a machine: at once with a join token, else by a code that its owner approves.
 #[utoipa::path(post, path = "/v1/enrollments", tag = "node", request_body = EnrollRequest, responses(
     (status = 200, body = EnrollStatus),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn enroll(State(app): State<App>, Json(request): Json<EnrollRequest>) -> Result<Json<EnrollStatus>, ApiError> {
     let name = checked_name(&request.name)?;
@@ -73,7 +72,6 @@ async fn enroll(State(app): State<App>, Json(request): Json<EnrollRequest>) -> R
 #[utoipa::path(post, path = "/v1/enrollments/{enrollment_id}/poll", tag = "node", request_body = EnrollPoll,
     params(("enrollment_id" = EnrollmentId, Path)), responses(
     (status = 200, body = EnrollStatus),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn poll(
     State(app): State<App>,
@@ -99,7 +97,6 @@ async fn poll(
 #[utoipa::path(get, path = "/v1/account/enrollments/{user_code}", tag = "account",
     params(("user_code" = String, Path)), security(("api_key" = [])), responses(
     (status = 200, body = EnrollmentView),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn show_enrollment(
     State(app): State<App>,
@@ -116,7 +113,6 @@ async fn show_enrollment(
 #[utoipa::path(post, path = "/v1/account/enrollments/{user_code}/approve", tag = "account",
     params(("user_code" = String, Path)), security(("api_key" = [])), responses(
     (status = 200, body = EnrollmentView),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn approve(
     State(app): State<App>,
@@ -131,7 +127,6 @@ async fn approve(
 #[utoipa::path(post, path = "/v1/account/enrollments/{user_code}/deny", tag = "account",
     params(("user_code" = String, Path)), security(("api_key" = [])), responses(
     (status = 200, body = EnrollmentView),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn deny(
     State(app): State<App>,

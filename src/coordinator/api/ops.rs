@@ -11,6 +11,7 @@ use crate::coordinator::App;
 use crate::coordinator::auth::AdminAuth;
 use crate::coordinator::metrics::Gauge;
 use crate::coordinator::problem::{ApiError, Json};
+use crate::coordinator::store::int;
 use crate::wire::{ErrorCode, Problem};
 
 /// The routes of this file.
@@ -47,14 +48,20 @@ async fn readyz(State(app): State<App>) -> Result<Json<Value>, ApiError> {
 /// Numbers in Prometheus' text format.
 #[utoipa::path(get, path = "/metrics", tag = "operations", security(("admin_token" = [])), responses(
     (status = 200, body = String, content_type = "text/plain"),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn metrics(State(app): State<App>, _: AdminAuth) -> Result<impl IntoResponse, ApiError> {
-    let gauges = [Gauge {
-        name: "fizz_database_bytes",
-        help: "Size of the database with its log.",
-        values: vec![(String::new(), i64::try_from(app.store.size_bytes()).unwrap_or(i64::MAX))],
-    }];
+    let counts = app.store.counts().await?;
+    let online = app.liveness.count_online(app.config.lease_grace(), app.clock.steady());
+    let single = |name, help, value| Gauge { name, help, values: vec![(String::new(), value)] };
+    let jobs = counts.jobs.into_iter().map(|(state, jobs)| (format!("state=\"{state}\""), jobs)).collect();
+    let gauges = [
+        single("fizz_nodes", "Nodes enrolled.", counts.nodes),
+        single("fizz_nodes_online", "Nodes heard from within their grace.", i64::try_from(online).unwrap_or(i64::MAX)),
+        Gauge { name: "fizz_jobs", help: "Unfinished jobs by state.", values: jobs },
+        single("fizz_leases_live", "Leases that are not over.", counts.leases_live),
+        single("fizz_ledger_sum_microusd", "Sum over all ledger accounts; always zero.", counts.ledger_sum),
+        single("fizz_database_bytes", "Size of the database with its log.", int(app.store.size_bytes())),
+    ];
     Ok(([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics.render(&gauges)))
 }
 

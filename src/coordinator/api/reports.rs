@@ -9,10 +9,10 @@ use crate::coordinator::App;
 use crate::coordinator::auth::NodeAuth;
 use crate::coordinator::problem::{ApiError, Json};
 use crate::coordinator::signatures::verify_report;
+use crate::wire::ErrorCode;
 use crate::wire::bench::{BenchmarkReport, GpuResult};
 use crate::wire::node::{Gpu, Inventory};
 use crate::wire::signed::{ReportKind, SignedReport};
-use crate::wire::{ErrorCode, Problem};
 
 const GPUS_MAX: usize = 64;
 const TEXT_BYTES_MAX: usize = 256;
@@ -26,7 +26,6 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(put, path = "/v1/node/inventory", tag = "node", request_body = SignedReport,
     security(("session" = [])), responses(
     (status = 204, description = "Stored, unless a newer one is stored already"),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn put_inventory(
     State(app): State<App>,
@@ -44,7 +43,6 @@ async fn put_inventory(
 #[utoipa::path(post, path = "/v1/node/benchmarks", tag = "node", request_body = SignedReport,
     security(("session" = [])), responses(
     (status = 204, description = "Stored, unless a newer one is stored already"),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn post_benchmarks(
     State(app): State<App>,

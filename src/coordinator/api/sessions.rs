@@ -14,7 +14,7 @@ use crate::coordinator::signatures::verify;
 use crate::coordinator::store::sessions::NewSession;
 use crate::wire::enroll::{NonceGrant, NonceRequest, SessionGrant, SessionRequest};
 use crate::wire::signed::session_message;
-use crate::wire::{ErrorCode, Nonce, Problem};
+use crate::wire::{ErrorCode, Nonce};
 
 const NONCE_LIFE: Duration = Duration::from_secs(120);
 const SESSION_LIFE: Duration = Duration::from_secs(3600);
@@ -27,7 +27,6 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// Get a number to sign.
 #[utoipa::path(post, path = "/v1/sessions/nonce", tag = "node", request_body = NonceRequest, responses(
     (status = 200, body = NonceGrant),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn grant_nonce(State(app): State<App>, Json(request): Json<NonceRequest>) -> Result<Json<NonceGrant>, ApiError> {
     let server_time = app.clock.now();
@@ -40,7 +39,6 @@ async fn grant_nonce(State(app): State<App>, Json(request): Json<NonceRequest>) 
 /// Open a session with a signed nonce.
 #[utoipa::path(post, path = "/v1/sessions", tag = "node", request_body = SessionRequest, responses(
     (status = 200, body = SessionGrant),
-    (status = "4XX", body = Problem, content_type = "application/problem+json"),
 ))]
 async fn open_session(
     State(app): State<App>,

@@ -34,6 +34,8 @@ pub(crate) struct NodeRow {
     pub(crate) score: Option<u32>,
     /// What it lends.
     pub(crate) offer: Option<Offer>,
+    /// Leases on it now.
+    pub(crate) leases: u32,
 }
 
 /// A node about to be added.
@@ -71,7 +73,8 @@ impl Store {
     pub(crate) async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
         let rows = sqlx::query(
             "SELECT node_id, name, state, seen_at, score, offer_cpu_millis, offer_memory_bytes, offer_disk_bytes, \
-             offer_gpus, offer_price_min FROM nodes ORDER BY name, node_id",
+             offer_gpus, offer_price_min, (SELECT count(*) FROM leases l WHERE l.node_id = n.node_id AND \
+             l.ended_at IS NULL) AS leases FROM nodes n ORDER BY name, node_id",
         )
         .fetch_all(self.pool())
         .await?;
@@ -179,6 +182,7 @@ fn node_row(row: &SqliteRow) -> Result<NodeRow, StoreError> {
         seen_at: read_time_opt(row, "seen_at")?,
         score: read_int_opt(row, "score")?,
         offer: read_offer(row)?,
+        leases: read_int(row, "leases")?,
     })
 }
 
