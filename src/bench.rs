@@ -114,9 +114,12 @@ pub fn run_here(options: BenchOptions, clock: &Clock, mut progress: impl FnMut(B
 }
 
 /// Whether a cached report still describes the machine with this fingerprint (see [`hardware::fingerprint`]).
+///
+/// One with problems never does: what went wrong (a lost adapter, a driver not yet installed) may have passed.
 #[must_use]
 pub fn is_current(report: &BenchmarkReport, fingerprint: &str) -> bool {
-    report.method == METHOD && !fingerprint.is_empty() && report.fingerprint == fingerprint
+    let same = !fingerprint.is_empty() && report.fingerprint == fingerprint;
+    report.method == METHOD && same && report.problems.is_empty()
 }
 
 /// The results as lines of a table, best first.
@@ -197,12 +200,15 @@ mod tests {
     }
 
     #[test]
-    fn a_report_is_current_only_for_its_own_fingerprint_and_method() {
+    fn a_report_is_current_only_for_its_own_fingerprint_and_method_and_without_problems() {
         let options = BenchOptions { quick: true, list_only: true };
-        let report = run_here(options, &Clock::manual(jiff::Timestamp::UNIX_EPOCH), |_| {}).report;
+        let found = run_here(options, &Clock::manual(jiff::Timestamp::UNIX_EPOCH), |_| {}).report;
+        let report = BenchmarkReport { problems: Vec::new(), ..found };
         assert!(is_current(&report, &report.fingerprint));
         assert!(!is_current(&report, "0"));
         assert!(!is_current(&BenchmarkReport { method: METHOD + 1, ..report.clone() }, &report.fingerprint));
+        let troubled = BenchmarkReport { problems: vec!["an adapter was lost".into()], ..report.clone() };
+        assert!(!is_current(&troubled, &report.fingerprint));
         assert!(!is_current(&BenchmarkReport { fingerprint: String::new(), ..report }, ""));
     }
 }

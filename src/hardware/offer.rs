@@ -4,7 +4,7 @@
 //! - CPU: every hardware thread but one; of a single thread, half.
 //! - Memory: all but 2 GiB or a quarter, whichever is more; on small machines at least a quarter is lent.
 //! - Disk: half of what is free, and 10 GiB stay free.
-//! - GPUs: every hardware adapter; never a software one.
+//! - GPUs: every hardware adapter, never a software one, once a container can be given one ([`GPUS_REACH_CONTAINERS`]).
 //!
 //! More CPU or memory than the machine has is an error, for it cannot become true. Disk and GPUs come and go (a full disk, an
 //! external card), so an offer of more is cut to what is there.
@@ -14,6 +14,10 @@ use crate::wire::money::HourlyRate;
 use crate::wire::node::{Gpu, Host, Offer};
 
 const GIB: u64 = 1 << 30;
+
+/// Whether the container runtime can hand a GPU to a job. Until it can, none is lent, whatever the owner asks for: a renter
+/// would pay for a GPU that the job does not see.
+const GPUS_REACH_CONTAINERS: bool = false;
 
 /// The offer of an owner who set nothing but a price.
 #[must_use]
@@ -27,7 +31,7 @@ fn defaults(host: &Host, cpu_millis: u32, gpus: &[Gpu], price_min: HourlyRate) -
         cpu_millis: if cpu_millis > 1000 { cpu_millis - 1000 } else { cpu_millis / 2 },
         memory_bytes: host.memory_bytes.saturating_sub(memory_kept).max(host.memory_bytes / 4),
         disk_bytes: (host.disk_bytes_free / 2).min(host.disk_bytes_free.saturating_sub(10 * GIB)),
-        gpus: hardware_gpus(gpus),
+        gpus: if GPUS_REACH_CONTAINERS { hardware_gpus(gpus) } else { 0 },
         price_min,
     }
 }
@@ -109,13 +113,21 @@ mod tests {
     }
 
     #[test]
-    fn software_adapters_are_never_lent() {
+    fn software_adapters_are_never_counted() {
         let gpus = [GpuKind::Software, GpuKind::Discrete, GpuKind::Unknown, GpuKind::Integrated].map(adapter);
-        let asked = OfferLimits { gpus: Some(4), ..nothing_said() };
-        let host = machine(4, 8 * GIB, 50 * GIB);
-        assert_eq!(settle(&host, 4_000, &gpus, &nothing_said()).unwrap().gpus, 2);
-        assert_eq!(settle(&host, 4_000, &gpus, &asked).unwrap().gpus, 2);
-        assert_eq!(settle(&host, 4_000, &gpus[..1], &asked).unwrap().gpus, 0);
+        assert_eq!(hardware_gpus(&gpus), 2);
+        assert_eq!(hardware_gpus(&gpus[..1]), 0);
+    }
+
+    #[test]
+    fn no_more_gpus_are_lent_than_can_be_given_to_a_container() {
+        let gpus = [GpuKind::Discrete, GpuKind::Software].map(adapter);
+        let lent = if GPUS_REACH_CONTAINERS { 1 } else { 0 };
+        for asked in [None, Some(4)] {
+            let limits = OfferLimits { gpus: asked, ..nothing_said() };
+            let offer = settle(&machine(4, 8 * GIB, 50 * GIB), 4_000, &gpus, &limits).unwrap();
+            assert_eq!(offer.gpus, lent);
+        }
     }
 
     #[test]

@@ -32,8 +32,13 @@ struct Bench<'a> {
 
 /// Bytes read plus written per second by the best variant.
 pub(super) fn measure(device: &Device, budget: Budget) -> Result<f64, KernelError> {
+    measure_source(device, budget, SOURCE)
+}
+
+/// [`measure`] of any source with the same entry points.
+pub(super) fn measure_source(device: &Device, budget: Budget, source: &'static str) -> Result<f64, KernelError> {
     let bench = Bench::new(device)?;
-    let shader = device.shader(SOURCE)?;
+    let shader = device.shader(source)?;
     let fill = device.kernel(&shader, "fill", &[(0, &bench.parameters), (3, &bench.source)])?;
     device.run(&fill, workgroups(bench.bytes / 16), 1)?;
 

@@ -29,6 +29,11 @@ struct Bench<'a> {
 
 /// Floating-point operations per second of the best variant; an FMA counts two.
 pub(super) fn measure(device: &Device, budget: Budget) -> Result<f64, KernelError> {
+    measure_source(device, budget, SOURCE)
+}
+
+/// [`measure`] of any source with the same entry points.
+pub(super) fn measure_source(device: &Device, budget: Budget, source: &'static str) -> Result<f64, KernelError> {
     let bench = Bench {
         device,
         invocations: invocations(device.kind),
@@ -36,7 +41,7 @@ pub(super) fn measure(device: &Device, budget: Budget) -> Result<f64, KernelErro
         seeds: device.storage(SEEDS as u64 * 8)?,
         results: device.storage(invocations(device.kind) * CHAINS_MAX * 4)?,
     };
-    let shader = device.shader(SOURCE)?;
+    let shader = device.shader(source)?;
     let mut best: Option<(f64, Kernel, u64)> = None;
     for (entry_point, chains) in VARIANTS {
         let buffers = [(0, &bench.parameters), (1, &bench.seeds), (2, &bench.results)];

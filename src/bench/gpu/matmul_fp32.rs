@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::device::{Device, Kernel, workgroups};
+use super::device::{Device, Kernel, Shader, workgroups};
 use super::{Budget, KernelError, figure};
 use crate::bench::timing;
 use crate::bench::twins::matmul_fp32::{product_element, whole_product};
@@ -33,10 +33,16 @@ struct Matrices {
 
 /// Floating-point operations per second (2 n³ per product) of the best variant, at the smallest size that keeps the adapter busy.
 pub(super) fn measure(device: &Device, budget: Budget) -> Result<f64, KernelError> {
-    let small = Matrices::new(device, N_MIN, true)?;
+    measure_source(device, budget, SOURCE)
+}
+
+/// [`measure`] of any source with the same entry points.
+pub(super) fn measure_source(device: &Device, budget: Budget, source: &'static str) -> Result<f64, KernelError> {
+    let shader = device.shader(source)?;
+    let small = Matrices::new(device, &shader, N_MIN, true)?;
     let mut best: Option<(Duration, usize)> = None;
     for (index, variant) in VARIANTS.into_iter().enumerate() {
-        let kernel = small.kernel(device, variant)?;
+        let kernel = small.kernel(device, &shader, variant)?;
         small.multiply(device, &kernel, variant, 1)?;
         small.check_all(device, variant)?;
         let took = small.multiply(device, &kernel, variant, 1)?;
@@ -45,31 +51,31 @@ pub(super) fn measure(device: &Device, budget: Budget) -> Result<f64, KernelErro
         }
     }
     let (took, _) = best.ok_or(KernelError::NoTime { kernel: NAME })?;
-    let matrices = large_enough(device, took)?;
-    best_of_variants(device, &matrices, budget)
+    let matrices = large_enough(device, &shader, took)?;
+    best_of_variants(device, &shader, &matrices, budget)
 }
 
 /// Matrices whose product takes [`LONG_ENOUGH`], given how long the smallest takes.
-fn large_enough(device: &Device, smallest_took: Duration) -> Result<Matrices, KernelError> {
+fn large_enough(device: &Device, shader: &Shader, smallest_took: Duration) -> Result<Matrices, KernelError> {
     let (mut n, mut took) = (N_MIN, smallest_took);
-    let mut matrices = Matrices::new(device, n, false)?;
+    let mut matrices = Matrices::new(device, shader, n, false)?;
     while n < N_MAX && took < LONG_ENOUGH {
         n *= 2;
-        matrices = match Matrices::new(device, n, false) {
+        matrices = match Matrices::new(device, shader, n, false) {
             Ok(larger) => larger,
             Err(KernelError::OutOfMemory { .. }) => break,
             Err(error) => return Err(error),
         };
-        let kernel = matrices.kernel(device, VARIANTS[0])?;
+        let kernel = matrices.kernel(device, shader, VARIANTS[0])?;
         took = matrices.multiply(device, &kernel, VARIANTS[0], 1)?;
     }
     Ok(matrices)
 }
 
-fn best_of_variants(device: &Device, matrices: &Matrices, budget: Budget) -> Result<f64, KernelError> {
+fn best_of_variants(device: &Device, shader: &Shader, matrices: &Matrices, budget: Budget) -> Result<f64, KernelError> {
     let mut best: Option<(f64, Kernel, (&str, u32))> = None;
     for variant in VARIANTS {
-        let kernel = matrices.kernel(device, variant)?;
+        let kernel = matrices.kernel(device, shader, variant)?;
         let flops = matrices.flops(device, &kernel, variant, budget.variant)?;
         if best.as_ref().is_none_or(|(most, ..)| flops > *most) {
             best = Some((flops, kernel, variant));
@@ -83,7 +89,7 @@ fn best_of_variants(device: &Device, matrices: &Matrices, budget: Budget) -> Res
 
 impl Matrices {
     /// Makes and fills A and B; whole numbers for an exact comparison, full mantissas for timing.
-    fn new(device: &Device, n: u32, whole: bool) -> Result<Self, KernelError> {
+    fn new(device: &Device, shader: &Shader, n: u32, whole: bool) -> Result<Self, KernelError> {
         let bytes = u64::from(n) * u64::from(n) * 4;
         if bytes > device.buffer_bytes_max {
             return Err(KernelError::OutOfMemory { bytes });
@@ -95,18 +101,17 @@ impl Matrices {
             b: device.storage(bytes)?,
             c: device.storage(bytes)?,
         };
-        let shader = device.shader(SOURCE)?;
         for (matrix, seed) in [(&matrices.a, SEED_A), (&matrices.b, SEED_B)] {
             let parameters = device.parameters([n, seed, u32::from(whole), 0])?;
-            let fill = device.kernel(&shader, "fill", &[(0, &parameters), (4, matrix)])?;
+            let fill = device.kernel(shader, "fill", &[(0, &parameters), (4, matrix)])?;
             device.run(&fill, workgroups(bytes / 4), 1)?;
         }
         Ok(matrices)
     }
 
-    fn kernel(&self, device: &Device, variant: (&str, u32)) -> Result<Kernel, KernelError> {
+    fn kernel(&self, device: &Device, shader: &Shader, variant: (&str, u32)) -> Result<Kernel, KernelError> {
         let buffers = [(0, &self.parameters), (1, &self.a), (2, &self.b), (3, &self.c)];
-        device.kernel(&device.shader(SOURCE)?, variant.0, &buffers)
+        device.kernel(shader, variant.0, &buffers)
     }
 
     fn multiply(

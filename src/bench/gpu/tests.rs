@@ -80,6 +80,46 @@ fn every_kernel_agrees_with_its_twin_on_every_adapter() {
     }
 }
 
+/// A shader's source with one thing in it changed, the last time it occurs.
+fn with_a_mistake(source: &str, right: &str, wrong: &str) -> &'static str {
+    let at = source.rfind(right).unwrap();
+    Box::leak(format!("{}{wrong}{}", &source[..at], &source[at + right.len()..]).into_boxed_str())
+}
+
+#[test]
+#[ignore = "needs a Vulkan adapter"]
+fn a_kernel_with_a_mistake_is_found_wrong() {
+    type Measure = fn(&Device, Budget, &'static str) -> Result<f64, KernelError>;
+    let budget = Budget { kernel: Duration::from_millis(1), variant: Duration::from_millis(1) };
+    let mistakes: [(&str, Measure, &str, &str, &str); 5] = [
+        // One link of 128 left out, in the last variant.
+        ("a link", fma_fp32::measure_source, fma_fp32::SOURCE, "y = fma(y, y, d);", ""),
+        ("a store", fma_fp32::measure_source, fma_fp32::SOURCE, "results[chain + 7u] = p.y.w;", ""),
+        ("a quarter", copy_bandwidth::measure_source, copy_bandwidth::SOURCE, "copied[i + 768u] = v3 ^ key;", ""),
+        ("a column", matmul_fp32::measure_source, matmul_fp32::SOURCE, "vec4(ahi.w), bhi", "vec4(ahi.w), blo"),
+        ("a depth", matmul_fp32::measure_source, matmul_fp32::SOURCE, "k < 8u", "k < 7u"),
+    ];
+    for adapter in adapters() {
+        let device = Device::open(&adapter, &Clock::system()).unwrap();
+        for (what, measure, source, right, wrong) in mistakes {
+            let result = measure(&device, budget, with_a_mistake(source, right, wrong));
+            assert!(matches!(result, Err(KernelError::Wrong { .. })), "{what}: {result:?}");
+        }
+    }
+}
+
+#[test]
+#[ignore = "needs a Vulkan adapter"]
+fn a_kernel_that_overflows_gives_no_figure() {
+    let budget = Budget { kernel: Duration::from_millis(1), variant: Duration::from_millis(1) };
+    let source = with_a_mistake(fma_fp32::SOURCE, "x = links16(x, seed.y);", "x = links16(x, 3.0);");
+    for adapter in adapters() {
+        let device = Device::open(&adapter, &Clock::system()).unwrap();
+        let result = fma_fp32::measure_source(&device, budget, source);
+        assert!(matches!(result, Err(KernelError::Wrong { .. } | KernelError::NoNumber { .. })), "{result:?}");
+    }
+}
+
 #[test]
 #[ignore = "needs a Vulkan adapter"]
 fn a_buffer_beyond_the_limits_is_an_error_and_the_adapter_goes_on() {
