@@ -45,7 +45,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
     params(("idempotency-key" = Option<String>, Header, description = "Makes the call safe to repeat")),
     responses(
         (status = 201, body = JobView), (status = 200, body = JobView, description = "Submitted before"),
-        (status = "default", body = Problem)
+        (status = "4XX", body = Problem, content_type = "application/problem+json")
     ),
     security(("api_key" = []))
 )]
@@ -88,7 +88,7 @@ struct Page {
 /// The account's jobs, newest first.
 #[utoipa::path(
     get, path = "/v1/jobs", tag = "renter", params(Page),
-    responses((status = 200, body = JobList), (status = "default", body = Problem)), security(("api_key" = []))
+    responses((status = 200, body = JobList), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("api_key" = []))
 )]
 async fn list(
     State(app): State<App>,
@@ -102,7 +102,7 @@ async fn list(
 /// One job.
 #[utoipa::path(
     get, path = "/v1/jobs/{job_id}", tag = "renter", params(("job_id" = JobId, Path)),
-    responses((status = 200, body = JobView), (status = "default", body = Problem)), security(("api_key" = []))
+    responses((status = 200, body = JobView), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("api_key" = []))
 )]
 async fn show(
     State(app): State<App>,
@@ -115,7 +115,7 @@ async fn show(
 /// Stops a job: one that waits is cancelled at once, one that runs when its node has stopped it. Repeats are harmless.
 #[utoipa::path(
     delete, path = "/v1/jobs/{job_id}", tag = "renter", params(("job_id" = JobId, Path)),
-    responses((status = 200, body = JobView), (status = "default", body = Problem)), security(("api_key" = []))
+    responses((status = 200, body = JobView), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("api_key" = []))
 )]
 async fn stop(
     State(app): State<App>,
@@ -148,7 +148,7 @@ struct LogFrom {
     get, path = "/v1/jobs/{job_id}/logs", tag = "renter", params(("job_id" = JobId, Path), LogFrom),
     responses(
         (status = 200, body = Vec<u8>, content_type = "application/vnd.fizz.log-frames"),
-        (status = "default", body = Problem)
+        (status = "4XX", body = Problem, content_type = "application/problem+json")
     ),
     security(("api_key" = []))
 )]
@@ -221,7 +221,7 @@ impl LogReader {
 #[utoipa::path(
     get, path = "/v1/jobs/{job_id}/output", tag = "renter", params(("job_id" = JobId, Path)),
     responses(
-        (status = 200, body = Vec<u8>, content_type = "application/x-tar"), (status = "default", body = Problem)
+        (status = 200, body = Vec<u8>, content_type = "application/x-tar"), (status = "4XX", body = Problem, content_type = "application/problem+json")
     ),
     security(("api_key" = []))
 )]

@@ -33,7 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(
     post, path = "/v1/leases/{lease_id}/events", tag = "node", params(("lease_id" = LeaseId, Path)),
     request_body = LeaseEvents,
-    responses((status = 200, body = EventsAccepted), (status = "default", body = Problem)), security(("session" = []))
+    responses((status = 200, body = EventsAccepted), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("session" = []))
 )]
 async fn events(
     State(app): State<App>,
@@ -66,7 +66,7 @@ struct LogAt {
 #[utoipa::path(
     post, path = "/v1/leases/{lease_id}/logs", tag = "node", params(("lease_id" = LeaseId, Path), LogAt),
     request_body(content = Vec<u8>, content_type = "application/vnd.fizz.log-frames"),
-    responses((status = 200, body = LogAccepted), (status = "default", body = Problem)), security(("session" = []))
+    responses((status = 200, body = LogAccepted), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("session" = []))
 )]
 async fn logs(
     State(app): State<App>,
@@ -94,7 +94,7 @@ async fn logs(
     put, path = "/v1/leases/{lease_id}/output", tag = "node",
     params(("lease_id" = LeaseId, Path), ("x-fizz-sha256" = String, Header, description = "SHA-256 of the tar, hex")),
     request_body(content = Vec<u8>, content_type = "application/x-tar"),
-    responses((status = 200, body = OutputAccepted), (status = "default", body = Problem)), security(("session" = []))
+    responses((status = 200, body = OutputAccepted), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("session" = []))
 )]
 async fn output(
     State(app): State<App>,

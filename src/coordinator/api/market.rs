@@ -18,7 +18,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// Nodes online, their lowest price, and the jobs there are.
 #[utoipa::path(
     get, path = "/v1/market", tag = "renter",
-    responses((status = 200, body = MarketView), (status = "default", body = Problem)), security(("api_key" = []))
+    responses((status = 200, body = MarketView), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("api_key" = []))
 )]
 async fn market(State(app): State<App>, _account: AccountAuth) -> Result<Json<MarketView>, ApiError> {
     let (jobs_queued, jobs_running) = app.store.count_open_jobs().await?;

@@ -33,7 +33,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 /// Takes a node's report of its actual state.
 #[utoipa::path(
     post, path = "/v1/node/heartbeat", tag = "node", request_body = Heartbeat,
-    responses((status = 200, body = HeartbeatAck), (status = "default", body = Problem)), security(("session" = []))
+    responses((status = 200, body = HeartbeatAck), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("session" = []))
 )]
 async fn heartbeat(
     State(app): State<App>,
@@ -66,7 +66,7 @@ struct After {
 /// Everything that should be on the node; held until the generation passes `after`.
 #[utoipa::path(
     get, path = "/v1/node/assignments", tag = "node", params(After),
-    responses((status = 200, body = Assignments), (status = "default", body = Problem)), security(("session" = []))
+    responses((status = 200, body = Assignments), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("session" = []))
 )]
 async fn assignments(
     State(app): State<App>,
@@ -96,7 +96,7 @@ async fn assignments(
 /// What the node has earned, net of the network's fee.
 #[utoipa::path(
     get, path = "/v1/node/earnings", tag = "node",
-    responses((status = 200, body = Earnings), (status = "default", body = Problem)), security(("session" = []))
+    responses((status = 200, body = Earnings), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("session" = []))
 )]
 async fn earnings(State(app): State<App>, node: NodeAuth) -> Result<Json<Earnings>, ApiError> {
     let now = app.clock.now();
@@ -115,7 +115,7 @@ struct ReceiptsAfter {
 /// The node's receipts, oldest first, at most 100.
 #[utoipa::path(
     get, path = "/v1/node/receipts", tag = "node", params(ReceiptsAfter),
-    responses((status = 200, body = ReceiptList), (status = "default", body = Problem)), security(("session" = []))
+    responses((status = 200, body = ReceiptList), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("session" = []))
 )]
 async fn receipts(
     State(app): State<App>,

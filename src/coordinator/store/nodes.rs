@@ -87,9 +87,9 @@ impl Store {
         let mut tx = self.write().await?;
         take_report_nonce(&mut tx, report).await?;
         sqlx::query(
-            "UPDATE nodes SET inventory = ?, inventory_at = ?, architecture = ?, offer_cpu_millis = ?, \
-             offer_memory_bytes = ?, offer_disk_bytes = ?, offer_gpus = ?, offer_price_min = ? \
-             WHERE node_id = ? AND (inventory_at IS NULL OR inventory_at <= ?2)",
+            "UPDATE nodes SET inventory = ?1, inventory_at = ?2, architecture = ?3, offer_cpu_millis = ?4, \
+             offer_memory_bytes = ?5, offer_disk_bytes = ?6, offer_gpus = ?7, offer_price_min = ?8 \
+             WHERE node_id = ?9 AND (inventory_at IS NULL OR inventory_at <= ?2)",
         )
         .bind(report.body)
         .bind(millis(report.at))
@@ -110,8 +110,8 @@ impl Store {
         let mut tx = self.write().await?;
         take_report_nonce(&mut tx, report).await?;
         sqlx::query(
-            "UPDATE nodes SET benchmark = ?, benchmarked_at = ?, score = ? \
-             WHERE node_id = ? AND (benchmarked_at IS NULL OR benchmarked_at <= ?2)",
+            "UPDATE nodes SET benchmark = ?1, benchmarked_at = ?2, score = ?3 \
+             WHERE node_id = ?4 AND (benchmarked_at IS NULL OR benchmarked_at <= ?2)",
         )
         .bind(report.body)
         .bind(millis(report.at))
