@@ -6,10 +6,6 @@ mod unix;
 mod windows;
 
 #[cfg(unix)]
-pub(crate) use unix::{
-    StopSignals, disk_bytes_free, exit_signal, kill_process_group, own_process_group, set_executable, symlink,
-};
+pub(crate) use unix::*;
 #[cfg(windows)]
-pub(crate) use windows::{
-    StopSignals, disk_bytes_free, exit_signal, kill_process_group, own_process_group, set_executable, symlink,
-};
+pub(crate) use windows::*;

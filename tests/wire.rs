@@ -2,6 +2,8 @@
 //!
 //! A changed snapshot is a changed protocol: an added optional field is fine, anything else breaks nodes in the field.
 
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::str::FromStr;

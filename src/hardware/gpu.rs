@@ -1,6 +1,7 @@
 //! Graphics adapters as wgpu lists them. Maps drivers into the process: only the benchmark child comes here.
 
 use super::adapters::{self, Api, Facts};
+use crate::os;
 use crate::wire::node::{Gpu, GpuKind};
 
 /// An adapter that can be opened, and its description.
@@ -57,7 +58,7 @@ fn facts(info: &wgpu::AdapterInfo) -> Option<Facts> {
 
 /// What to do where no adapter was found, as a sentence.
 pub(crate) fn none_found() -> String {
-    if let Some(node) = unreachable_render_node() {
+    if let Some(node) = os::unreachable_render_node() {
         return format!(
             "no graphics adapter can be used: no permission to open {node}; add yourself to its group: \
              `sudo usermod -aG render $USER`, then log in again"
@@ -70,19 +71,4 @@ pub(crate) fn none_found() -> String {
         "install or update your graphics card's driver"
     };
     format!("no graphics adapter was found; {what_to_do}, then run `fizz bench`")
-}
-
-/// A render node of a card that is there, but not for us.
-#[cfg(target_os = "linux")]
-fn unreachable_render_node() -> Option<String> {
-    let nodes = std::fs::read_dir("/dev/dri").ok()?.filter_map(Result::ok);
-    let mut render = nodes.map(|node| node.path()).filter(|path| path.to_string_lossy().contains("/renderD"));
-    let access = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
-    render.find(|path| rustix::fs::access(path, access).is_err()).map(|path| path.display().to_string())
-}
-
-/// Other systems have no such nodes.
-#[cfg(not(target_os = "linux"))]
-fn unreachable_render_node() -> Option<String> {
-    None
 }

@@ -68,3 +68,12 @@ pub(crate) fn set_executable(file: &File, executable: bool) -> io::Result<()> {
 pub(crate) fn symlink(to: &Path, at: &Path) -> io::Result<()> {
     std::os::unix::fs::symlink(to, at)
 }
+
+/// A render node of a card that is there, but not for this user. Only Linux has such nodes.
+#[cfg(feature = "gpu")]
+pub(crate) fn unreachable_render_node() -> Option<String> {
+    let nodes = std::fs::read_dir("/dev/dri").ok()?.filter_map(Result::ok);
+    let mut render = nodes.map(|node| node.path()).filter(|path| path.to_string_lossy().contains("/renderD"));
+    let access = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
+    render.find(|path| rustix::fs::access(path, access).is_err()).map(|path| path.display().to_string())
+}

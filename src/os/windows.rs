@@ -56,3 +56,9 @@ pub(crate) fn set_executable(_file: &File, _executable: bool) -> io::Result<()> 
 pub(crate) fn symlink(_to: &Path, _at: &Path) -> io::Result<()> {
     Ok(())
 }
+
+/// Windows has no render nodes.
+#[cfg(feature = "gpu")]
+pub(crate) fn unreachable_render_node() -> Option<String> {
+    None
+}
