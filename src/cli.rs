@@ -107,8 +107,8 @@ pub fn description() -> clap::Command {
 fn dispatch(cli: Cli) -> Result<u8, CliError> {
     start_log(&cli)?;
     match cli.command {
-        Command::Up(args) => owner::up(args),
-        Command::Enroll(args) => block_on(owner::enroll(args)),
+        Command::Up(args) => owner::up::run(args),
+        Command::Enroll(args) => block_on(owner::enroll::run(args)),
         Command::Status(args) => block_on(owner::status::run(args)),
         Command::Earnings(args) => block_on(owner::earnings::run(args)),
         Command::Bench(args) => bench::run(&args),

@@ -139,6 +139,12 @@ pub fn fingerprint(host: &Host, gpus: &[Gpu], method: u32) -> String {
     hex::encode(hash.finalize())
 }
 
+/// What this machine calls itself; `node` when it has no name.
+#[must_use]
+pub fn host_name() -> String {
+    sysinfo::System::host_name().ok().filter(|name| !name.is_empty()).unwrap_or_else(|| "node".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -2,7 +2,10 @@
 
 pub mod drain;
 pub mod earnings;
+pub mod enroll;
+mod qr;
 pub mod status;
+pub mod up;
 
 use std::path::PathBuf;
 
@@ -79,26 +82,6 @@ pub struct DrainArgs {
     /// Configuration file, instead of the usual one
     #[arg(long, value_name = "FILE", env = "FIZZ_CONFIG", hide_env = true)]
     pub config: Option<PathBuf>,
-}
-
-/// Lends this machine until stopped.
-///
-/// # Errors
-/// When the configuration is wrong or the agent cannot start.
-pub fn up(_args: UpArgs) -> Result<u8, CliError> {
-    Err(not_yet())
-}
-
-/// Registers this machine.
-///
-/// # Errors
-/// When the coordinator refuses or cannot be reached.
-pub async fn enroll(_args: EnrollArgs) -> Result<u8, CliError> {
-    Err(not_yet())
-}
-
-fn not_yet() -> CliError {
-    CliError::new(Exit::Error, "this build has no agent yet")
 }
 
 /// What went wrong between us and the agent on this machine.

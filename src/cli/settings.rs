@@ -21,6 +21,17 @@ pub fn load(file: Option<&Path>) -> Result<(Paths, Config), CliError> {
     Ok((paths, config))
 }
 
+/// As [`load`], but a file named by `FIZZ_CONFIG` need not be there yet.
+///
+/// # Errors
+/// When the file is wrong.
+pub fn load_or_default() -> Result<(Paths, Config), CliError> {
+    let paths = Paths::discover().map_err(|error| CliError::new(Exit::Config, error.to_string()))?;
+    let config = Config::load(&paths.config_file, false, |name| std::env::var(name).ok())
+        .map_err(|error| CliError::new(Exit::Config, error.to_string()))?;
+    Ok((paths, config))
+}
+
 /// The agent's folder.
 ///
 /// # Errors

@@ -121,6 +121,16 @@ pub fn picture(columns: u16, snapshot: &Snapshot, now: Timestamp) -> String {
     text
 }
 
+/// Where the agent stands and why, in a line.
+#[must_use]
+pub fn headline(snapshot: &Snapshot) -> String {
+    let (_, word) = state_word(snapshot.state);
+    match &snapshot.why {
+        Some(why) => format!("{word}: {}", output::printable(why)),
+        None => word.to_owned(),
+    }
+}
+
 fn facts(snapshot: &Snapshot, now: Timestamp) -> Vec<(&'static str, String)> {
     let mut facts = vec![("Name", snapshot.name.clone())];
     if let Some(node) = snapshot.node_id {
