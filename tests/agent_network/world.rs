@@ -14,7 +14,7 @@ use fizz::http::{ApiClient, Trust, install_crypto_provider};
 use fizz::paths::StateDir;
 use fizz::rent::RentClient;
 use fizz::runtime::fake::{FakeImage, FakeRuntime, Step};
-use fizz::wire::account::{AccountCreated, AccountView, Deposit, JoinTokenCreated, NewAccount, NewJoinToken};
+use fizz::wire::account::{AccountCreated, JoinTokenCreated, NewAccount, NewJoinToken};
 use fizz::wire::bench::BenchmarkReport;
 use fizz::wire::job::{JobLimits, JobSpec, JobView, Requirements, Resources, ServiceSpec};
 use fizz::wire::lease::LeasePhase;
@@ -32,7 +32,6 @@ pub(crate) struct World {
     config: CoordinatorConfig,
     pub(crate) url: String,
     pub(crate) trust: Trust,
-    pub(crate) admin: Secret,
     pub(crate) account: AccountCreated,
     pub(crate) engine: FakeRuntime,
     pub(crate) dir: TempDir,
@@ -47,6 +46,9 @@ pub(crate) struct Node {
 impl World {
     pub(crate) async fn new() -> Self {
         install_crypto_provider();
+        // `FIZZ_LOG=fizz=debug cargo test … -- --nocapture` tells the story; the first test sets it up for all.
+        let filter = std::env::var("FIZZ_LOG").ok();
+        let _ = fizz::telemetry::init(&fizz::telemetry::LogOptions { filter, ..Default::default() });
         let dir = tempfile::tempdir().unwrap();
         let config = CoordinatorConfig {
             listen: "127.0.0.1:0".parse().unwrap(),
@@ -69,7 +71,7 @@ impl World {
         engine.add_image("hold", FakeImage::running([Step::line("begin"), Step::Hold, Step::line("end")]));
         let slow = FakeImage { layers: vec![1; 8], layer_time: Duration::from_millis(150), script: vec![Step::Hold] };
         engine.add_image("slow", slow);
-        Self { coordinator: Some(running), config, url, trust, admin, account, engine, dir }
+        Self { coordinator: Some(running), config, url, trust, account, engine, dir }
     }
 
     pub(crate) fn api(&self) -> ApiClient {
@@ -81,10 +83,9 @@ impl World {
     }
 
     pub(crate) async fn deposit(&self, dollars: i64) {
-        let path = format!("/v1/admin/accounts/{}/deposits", self.account.account_id);
-        let deposit = Deposit { amount: Amount::from_micros(dollars * 1_000_000) };
-        let call = self.api().post(&path).bearer(&self.admin).header("idempotency-key", "first");
-        let _: AccountView = call.json(&deposit).receive().await.unwrap();
+        let store = &self.coordinator.as_ref().unwrap().app().store;
+        let amount = Amount::from_micros(dollars * 1_000_000);
+        store.deposit(self.account.account_id, amount, "first", Clock::system().now()).await.unwrap();
     }
 
     pub(crate) async fn join_token(&self) -> Secret {
