@@ -5,7 +5,7 @@ mod unix;
 #[cfg(windows)]
 mod windows;
 
-use std::fs;
+use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
@@ -51,6 +51,43 @@ pub enum FileError {
         /// Which file.
         path: PathBuf,
     },
+    /// Another coordinator works in this folder.
+    #[error(
+        "another coordinator{} uses the folder {}; stop it, or choose another folder with --data-dir",
+        pid.as_ref().map(|pid| format!(" (process {pid})")).unwrap_or_default(), path.display()
+    )]
+    InUse {
+        /// Which folder.
+        path: PathBuf,
+        /// Its process, as it wrote it down.
+        pid: Option<String>,
+    },
+}
+
+/// Keeps a folder for one coordinator, until dropped or until the process ends however it ends. Two coordinators on one
+/// database would each take the other's nodes for silent.
+#[derive(Debug)]
+pub(crate) struct FolderLock {
+    _file: File,
+}
+
+/// Takes the folder, or says who has it.
+pub(crate) fn lock_folder(folder: &Path) -> Result<FolderLock, FileError> {
+    let path = folder.join("coordinator.lock");
+    let opened = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path);
+    let mut file = opened.map_err(|source| FileError::Write { path: path.clone(), source })?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let pid = fs::read_to_string(&path).ok().map(|text| text.trim().to_owned());
+            let pid = pid.filter(|text| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()));
+            return Err(FileError::InUse { path: folder.to_owned(), pid });
+        }
+        Err(TryLockError::Error(source)) => return Err(FileError::Write { path, source }),
+    }
+    let noted = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
+    noted.map_err(|source| FileError::Write { path, source })?;
+    Ok(FolderLock { _file: file })
 }
 
 /// A secret file's text; `None` when there is no such file.

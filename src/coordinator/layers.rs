@@ -176,3 +176,49 @@ pub(crate) async fn method_not_allowed(request: Request) -> ApiError {
 fn shortened(path: &str) -> String {
     path.chars().take(120).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::Clock;
+    use crate::wire::Problem;
+    use axum::Router;
+    use axum::body::{Body, to_bytes};
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::get;
+    use tower::ServiceExt as _;
+
+    async fn broken() -> &'static str {
+        panic!("a secret of the inside")
+    }
+
+    #[tokio::test]
+    async fn a_panic_becomes_a_problem_that_tells_only_the_request_id() {
+        crate::http::install_crypto_provider();
+        let folder = tempfile::tempdir().unwrap();
+        let config = CoordinatorConfig {
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            data_dir: folder.path().to_owned(),
+            ..CoordinatorConfig::default()
+        };
+        let running = crate::coordinator::start(config, Clock::system()).await.unwrap();
+        let guarded = from_fn_with_state(running.app().clone(), guard);
+        let router: Router = Router::new().route("/broken", get(broken)).layer(guarded);
+        let peer = ConnectInfo(SocketAddr::from(([192, 0, 2, 1], 5)));
+        let request = Request::get("/broken").extension(peer).body(Body::empty()).unwrap();
+        let answer = router.oneshot(request).await.unwrap();
+        let id = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+        let problem: Problem = serde_json::from_slice(&to_bytes(answer.into_body(), 4096).await.unwrap()).unwrap();
+        assert_eq!(problem.code, ErrorCode::Internal);
+        assert_eq!(problem.detail, Some(format!("request id {id}")));
+    }
+
+    #[test]
+    fn a_whole_ipv6_subscriber_is_one_caller_and_mapped_addresses_are_what_they_map() {
+        let parse = |text: &str| network(text.parse().unwrap());
+        assert_eq!(parse("2001:db8:1:2::1"), parse("2001:db8:1:2:ffff::9"));
+        assert_ne!(parse("2001:db8:1:2::1"), parse("2001:db8:1:3::1"));
+        assert_eq!(parse("::ffff:192.0.2.7"), parse("192.0.2.7"));
+        assert_ne!(parse("192.0.2.7"), parse("192.0.2.8"));
+    }
+}

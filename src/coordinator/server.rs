@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use url::Url;
 
-use super::files::{FileError, make_private_folder, read_secret, write_secret};
+use super::files::{FileError, FolderLock, lock_folder, make_private_folder, read_secret, write_secret};
 use super::layers::{RateLimits, guard, method_not_allowed, not_found};
 use super::liveness::Liveness;
 use super::metrics::Metrics;
@@ -96,6 +96,8 @@ pub struct Running {
     server: AbortOnDropHandle<io::Result<()>>,
     background: JoinSet<()>,
     stop_background: CancellationToken,
+    // Declared last, so given up last.
+    _lock: FolderLock,
 }
 
 impl Running {
@@ -195,6 +197,7 @@ pub async fn serve(
 pub async fn start(config: CoordinatorConfig, clock: Clock) -> Result<Running, CoordinatorError> {
     config.check().map_err(|what| CoordinatorError::Config { what })?;
     make_private_folder(&config.data_dir)?;
+    let lock = lock_folder(&config.data_dir)?;
     let certificates = CertificateSource::open(&config, clock.now())?;
     let tls = certificates.issue(clock.now())?;
     let admin_token = admin_token(&config)?;
@@ -229,7 +232,7 @@ pub async fn start(config: CoordinatorConfig, clock: Clock) -> Result<Running, C
     let server = spawn_server(listener, rustls, handle.clone(), router(&app))
         .map_err(|source| CoordinatorError::Listen { address, source })?;
     tracing::info!(%address, url = %app.public_url, "the coordinator answers");
-    Ok(Running { app, address, ca_pem, admin_token, handle, server, background, stop_background })
+    Ok(Running { app, address, ca_pem, admin_token, handle, server, background, stop_background, _lock: lock })
 }
 
 fn router(app: &App) -> Router {
@@ -277,6 +280,9 @@ fn listen(address: SocketAddr) -> Result<TcpListener, CoordinatorError> {
 fn public_url(config: &CoordinatorConfig, address: SocketAddr) -> Result<Url, CoordinatorError> {
     if let Some(url) = &config.public_url {
         return Ok(url.clone());
+    }
+    if address.ip().is_unspecified() && config.hostnames.is_empty() {
+        tracing::warn!("listening on every address without a public_url: other machines will be shown 127.0.0.1");
     }
     let ip = if address.ip().is_unspecified() { IpAddr::V4(Ipv4Addr::LOCALHOST) } else { address.ip() };
     let host = match (config.hostnames.first(), ip) {

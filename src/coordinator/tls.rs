@@ -37,7 +37,7 @@ pub enum TlsError {
     #[error(transparent)]
     File(#[from] FileError),
     /// A file that the operator named.
-    #[error("{} cannot be read; --cert and --key name the certificate chain and its key, both PEM", path.display())]
+    #[error("{} cannot be read; --cert-file and --key-file name the certificate chain and its key, both PEM", path.display())]
     Unreadable {
         /// Which file.
         path: PathBuf,
@@ -54,7 +54,9 @@ pub enum TlsError {
         what: &'static str,
     },
     /// Only one of the two files is named.
-    #[error("a certificate needs its key: give both --cert and --key, or neither for the coordinator's own authority")]
+    #[error(
+        "a certificate needs its key: give both --cert-file and --key-file, or neither for the coordinator's own authority"
+    )]
     HalfGiven,
     /// A name that no certificate can be made for.
     #[error("a certificate cannot be made for these names: {names}")]

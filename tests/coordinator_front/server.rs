@@ -7,6 +7,7 @@ use fizz::clock::Clock;
 use fizz::coordinator::{CoordinatorError, start};
 use fizz::http::{ApiClient, HttpError, Trust, install_crypto_provider};
 use fizz::wire::ErrorCode;
+use fizz::wire::lease::Assignments;
 
 use crate::harness::{World, client_of, code, config};
 
@@ -176,6 +177,35 @@ async fn stopping_lets_an_open_request_finish_says_not_ready_and_then_closes() {
     tokio::time::timeout(Duration::from_secs(10), stopping).await.unwrap().unwrap();
     let error = client.get("/healthz").done().await.unwrap_err();
     assert!(matches!(error, HttpError::Unreachable { .. }), "{url}: {error}");
+}
+
+#[tokio::test]
+async fn stopping_releases_a_long_poll_with_what_there_is() {
+    let world = World::new().await;
+    let (machine, node_id) = world.node(1).await;
+    let session = machine.session(&world.client, node_id).await;
+    let client = world.client.clone();
+    let generation = client.get("/v1/node/assignments").bearer(&session).receive::<Assignments>().await.unwrap();
+    let path = format!("/v1/node/assignments?after={}&wait=60", generation.generation);
+    let mut waiting = tokio::spawn(client.get(&path).timeout(Duration::from_secs(70)).bearer(&session).receive());
+    // It is held: nothing changes, and it does not answer by itself.
+    assert!(tokio::time::timeout(Duration::from_millis(300), &mut waiting).await.is_err());
+    let stopping = world.running.shutdown(Duration::from_secs(30));
+    let (answer, ()) = tokio::time::timeout(Duration::from_secs(10), async { tokio::join!(waiting, stopping) })
+        .await
+        .expect("nobody waits for the deadline");
+    let assignments: Assignments = answer.unwrap().unwrap();
+    assert_eq!(assignments, generation);
+}
+
+#[tokio::test]
+async fn a_second_coordinator_on_the_same_folder_is_refused_with_the_first_ones_process() {
+    let world = World::new().await;
+    let error = start(config(&world.folder), Clock::system()).await.err().unwrap();
+    let words = error.to_string();
+    assert!(words.contains(&std::process::id().to_string()) && words.contains("--data-dir"), "{words}");
+    world.running.shutdown(Duration::from_secs(5)).await;
+    start(config(&world.folder), Clock::system()).await.unwrap().shutdown(Duration::from_secs(5)).await;
 }
 
 #[tokio::test]
