@@ -272,3 +272,34 @@ fn every_file_opens_with_what_it_is_for() {
         .collect();
     complain(&broken);
 }
+
+#[test]
+fn every_test_that_the_architecture_names_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let page = fs::read_to_string(root.join("ARCHITECTURE.md")).unwrap();
+    let (_, table) = page.split_once("## Invariants").unwrap();
+    let mut files = Vec::new();
+    walk_all(&root.join("src"), &mut files);
+    walk_all(&root.join("tests"), &mut files);
+    let code: String = files.iter().map(|file| fs::read_to_string(file).unwrap()).collect();
+    let names: Vec<&str> =
+        table.lines().filter(|l| l.starts_with("| ")).flat_map(|l| l.split('`').skip(1).step_by(2)).collect();
+    assert!(names.len() > 20, "the table of invariants was not found");
+    let missing: Vec<String> = names
+        .into_iter()
+        .filter(|name| !code.contains(&format!("fn {name}(")))
+        .map(|name| format!("ARCHITECTURE.md names the test {name}, which is not there"))
+        .collect();
+    complain(&missing);
+}
+
+fn walk_all(folder: &Path, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            walk_all(&path, files);
+        } else if path.extension().is_some_and(|e| e == "rs") {
+            files.push(path);
+        }
+    }
+}
