@@ -125,7 +125,7 @@ async fn a_coordinator_killed_at_each_state_of_a_lease_loses_and_doubles_nothing
     ];
     for (sequence, what) in (1..).zip(story) {
         world = world.kill_and_start().await;
-        node.client_of(&world).await;
+        node.connect(world.client()).await;
         world.turn(20);
         node.beat(NodeState::Working, &[lease]).await;
         if sequence == 6 {
@@ -151,7 +151,7 @@ async fn a_coordinator_that_was_away_gives_every_node_a_fresh_grace() {
     node.report(lease, 1, &[LeaseChange::Running]).await.unwrap();
     world.clock.advance(std::time::Duration::from_secs(10 * SILENCE_SECONDS));
     world = world.kill_and_start().await;
-    node.client_of(&world).await;
+    node.connect(world.client()).await;
     world.turn(SILENCE_SECONDS - 10);
     node.beat(NodeState::Working, &[lease]).await;
     world.turn(SILENCE_SECONDS - 10);

@@ -91,24 +91,7 @@ impl World {
 
     /// A node that has joined, said what it lends, and is idle.
     pub(crate) async fn node(&self, seed: u8, price: &str) -> Node {
-        let client = self.client();
-        let call = client.post("/v1/account/join-tokens").bearer(&self.owner.api_key);
-        let token: JoinTokenCreated = call.json(&NewJoinToken { expires_seconds: 600 }).receive().await.unwrap();
-        let key = SigningKey::from_bytes(&[seed; 32]);
-        let public_key = PublicKey::from_bytes(key.verifying_key().to_bytes());
-        let name = format!("node-{seed}");
-        let proof = sign(&key, &enroll_message(&public_key, &name));
-        let agent_version = VERSION.to_owned();
-        let request = EnrollRequest { public_key, name, agent_version, join_token: Some(token.join_token), proof };
-        let status = client.post("/v1/enrollments").json(&request).receive().await.unwrap();
-        let EnrollStatus::Approved { node_id } = status else { panic!("{status:?}") };
-        let boot_id = BootId::generate(self.clock.now());
-        let mut node =
-            Node { client, key, node_id, token: Secret::new(""), boot_id, sequence: 0, acted: Generation(0) };
-        node.open_session().await;
-        node.offer(price, self.clock.now()).await;
-        node.beat(NodeState::Idle, &[]).await;
-        node
+        Node::join(self.client(), &self.owner.api_key, seed, price, self.clock.now()).await
     }
 
     pub(crate) async fn submit(&self, spec: &JobSpec) -> Result<JobView, HttpError> {
@@ -207,15 +190,36 @@ pub(crate) struct Node {
 }
 
 impl Node {
+    /// A node of `owner` that has joined, said what it lends, and is idle.
+    pub(crate) async fn join(client: ApiClient, owner: &Secret, seed: u8, price: &str, now: jiff::Timestamp) -> Self {
+        let call = client.post("/v1/account/join-tokens").bearer(owner);
+        let token: JoinTokenCreated = call.json(&NewJoinToken { expires_seconds: 600 }).receive().await.unwrap();
+        let key = SigningKey::from_bytes(&[seed; 32]);
+        let public_key = PublicKey::from_bytes(key.verifying_key().to_bytes());
+        let name = format!("node-{seed}");
+        let proof = sign(&key, &enroll_message(&public_key, &name));
+        let agent_version = VERSION.to_owned();
+        let request = EnrollRequest { public_key, name, agent_version, join_token: Some(token.join_token), proof };
+        let status = client.post("/v1/enrollments").json(&request).receive().await.unwrap();
+        let EnrollStatus::Approved { node_id } = status else { panic!("{status:?}") };
+        let boot_id = BootId::generate(now);
+        let mut node =
+            Self { client, key, node_id, token: Secret::new(""), boot_id, sequence: 0, acted: Generation(0) };
+        node.open_session().await;
+        node.offer(price, now).await;
+        node.beat(NodeState::Idle, &[]).await;
+        node
+    }
+
     /// The node goes on with another coordinator process.
-    pub(crate) async fn client_of(&mut self, world: &World) {
-        self.client = world.client();
+    pub(crate) async fn connect(&mut self, client: ApiClient) {
+        self.client = client;
         self.open_session().await;
     }
 
     /// The same, and it is idle.
     pub(crate) async fn reconnect(&mut self, world: &World) {
-        self.client_of(world).await;
+        self.connect(world.client()).await;
         self.beat(NodeState::Idle, &[]).await;
     }
 
