@@ -284,7 +284,18 @@ impl World {
                 Action::Terminate => self.terminated = true,
                 Action::ReadLog => {}
                 Action::Finish => self.over = true,
-                action => self.asked.push(action),
+                Action::Pull
+                | Action::Create
+                | Action::Start
+                | Action::Attach
+                | Action::Watch
+                | Action::Freeze { .. }
+                | Action::Thaw
+                | Action::Collect
+                | Action::CloseLog { .. }
+                | Action::Report
+                | Action::Remove
+                | Action::Forget => self.asked.push(action),
             }
         }
     }
@@ -379,11 +390,8 @@ proptest! {
                 // Answers nobody asked for: late ones of a task that is gone.
                 Throw::Stray(Input::Begin) => {}
                 Throw::Stray(input) => {
-                    let honest = match &input {
-                        Input::Pulled(_) => world.asked.contains(&Action::Pull),
-                        Input::Created { .. } => false,
-                        _ => true,
-                    };
+                    let pulled = matches!(input, Input::Pulled(_)) && !world.asked.contains(&Action::Pull);
+                    let honest = !pulled && !matches!(input, Input::Created { .. });
                     let before = world.machine.saved().stage;
                     if !honest || !matches!(before, Stage::Running | Stage::Frozen | Stage::Starting) {
                         world.feed(input);

@@ -51,11 +51,6 @@ impl Bench {
     }
 
     async fn ended(&self, lease: &Assignment, handle: LeaseHandle) -> Received {
-        let r =
-            tokio::time::timeout(Duration::from_secs(2), self.port.until(lease.lease_id, |r| r.end().is_some())).await;
-        if r.is_err() {
-            panic!("{:?} {:?} {:?}", handle.snapshot.borrow(), self.port.received(lease.lease_id), self.port.refused());
-        }
         let received = self.received(lease, |received| received.end().is_some()).await;
         in_time(handle.done).await.unwrap();
         assert_eq!(self.port.refused(), Vec::<String>::new());

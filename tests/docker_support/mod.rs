@@ -1,0 +1,234 @@
+//! What the tests with a real engine share: images made on the spot, a registry, and cleaning up.
+
+#![allow(dead_code, reason = "each test file uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up must fail loudly")]
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use fizz::clock::Clock;
+use fizz::runtime::{ContainerSpec, PinnedImage};
+use fizz::wire::{LeaseId, NodeId};
+use sha2::{Digest as _, Sha256};
+
+/// What every container of the tests can run.
+pub(crate) const APPLETS: &[&str] = &[
+    "sh", "cat", "dd", "echo", "env", "false", "grep", "head", "id", "kill", "ls", "mkdir", "printf", "pwd", "seq",
+    "sleep", "tail", "touch", "tr", "true", "wc", "yes", "ip", "chmod", "rm",
+];
+
+/// Runs the docker command line and fails with its words.
+pub(crate) fn docker(args: &[&str]) -> String {
+    let output = docker_output(args);
+    assert!(output.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+}
+
+/// Runs the docker command line, whatever comes of it.
+pub(crate) fn docker_output(args: &[&str]) -> Output {
+    Command::new("docker").args(args).output().unwrap()
+}
+
+/// An image of this machine's static busybox; removed when dropped.
+pub(crate) struct TestImage {
+    /// A name no registry knows.
+    pub(crate) name: String,
+}
+
+impl TestImage {
+    /// An image for this machine.
+    pub(crate) fn new() -> Self {
+        Self::for_architecture(if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "busybox", &[])
+    }
+
+    /// An image that says it is for another machine, or holds more files.
+    pub(crate) fn for_architecture(architecture: &str, tag: &str, files: &[(&str, Vec<u8>)]) -> Self {
+        let id = LeaseId::generate(Clock::system().now());
+        let name = format!("fizz-test-{id}:{tag}");
+        load(&image_tar(&name, architecture, files));
+        Self { name }
+    }
+
+    /// Makes sure it is here, as a job would.
+    pub(crate) async fn pin(&self, runtime: &dyn fizz::runtime::ContainerRuntime) -> PinnedImage {
+        runtime.ensure_image(&self.name, tokio::sync::mpsc::channel(1).0).await.unwrap()
+    }
+}
+
+impl Drop for TestImage {
+    fn drop(&mut self) {
+        docker_output(&["rmi", "-f", &self.name]);
+    }
+}
+
+fn load(tar: &[u8]) {
+    let mut child =
+        Command::new("docker").args(["load", "-q"]).stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(tar).unwrap();
+    assert!(child.wait().unwrap().success(), "docker load");
+}
+
+/// What `docker save` would have written: one layer, a configuration and a manifest.
+fn image_tar(name: &str, architecture: &str, files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let layer = layer_tar(files);
+    let diff_id = format!("sha256:{}", hex::encode(Sha256::digest(&layer)));
+    let config = serde_json::json!({
+        "architecture": architecture, "os": "linux",
+        "config": {"Env": ["PATH=/bin"], "Labels": {"io.fizz.test": "1", "name": name}},
+        "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+    })
+    .to_string();
+    let manifest =
+        serde_json::json!([{"Config": "config.json", "RepoTags": [name], "Layers": ["layer.tar"]}]).to_string();
+    let mut tar = tar::Builder::new(Vec::new());
+    for (path, bytes) in
+        [("layer.tar", layer.as_slice()), ("config.json", config.as_bytes()), ("manifest.json", manifest.as_bytes())]
+    {
+        add_file(&mut tar, path, bytes, 0o644);
+    }
+    tar.into_inner().unwrap()
+}
+
+fn layer_tar(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+    let busybox = std::fs::read("/bin/busybox").expect("the tests need busybox-static: apt-get install busybox-static");
+    let mut tar = tar::Builder::new(Vec::new());
+    add_file(&mut tar, "bin/busybox", &busybox, 0o755);
+    for applet in APPLETS {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        tar.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
+    }
+    add_file(&mut tar, "etc/not-executable", b"text", 0o644);
+    for (path, bytes) in files {
+        add_file(&mut tar, path, bytes, 0o644);
+    }
+    tar.into_inner().unwrap()
+}
+
+fn add_file(tar: &mut tar::Builder<Vec<u8>>, path: &str, bytes: &[u8], mode: u32) {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(bytes.len() as u64);
+    header.set_mode(mode);
+    tar.append_data(&mut header, path, bytes).unwrap();
+}
+
+/// A node of a test; its containers are removed when it is dropped.
+pub(crate) struct TestNode {
+    pub(crate) node_id: NodeId,
+}
+
+impl TestNode {
+    pub(crate) fn new() -> Self {
+        Self { node_id: NodeId::generate(Clock::system().now()) }
+    }
+}
+
+impl Drop for TestNode {
+    fn drop(&mut self) {
+        let filter = format!("label=io.fizz.node={}", self.node_id);
+        let ids = docker(&["ps", "-aq", "--filter", &filter]);
+        for id in ids.lines() {
+            docker_output(&["rm", "-f", id]);
+        }
+    }
+}
+
+/// A container that runs a shell line.
+pub(crate) fn shell(node: NodeId, image: &PinnedImage, line: &str) -> ContainerSpec {
+    spec(node, image, &["/bin/sh", "-c", line])
+}
+
+/// A container that runs a command.
+pub(crate) fn spec(node: NodeId, image: &PinnedImage, command: &[&str]) -> ContainerSpec {
+    ContainerSpec {
+        node_id: node,
+        lease_id: LeaseId::generate(Clock::system().now()),
+        generation: 7,
+        image_id: image.image_id.clone(),
+        entrypoint: None,
+        command: command.iter().map(|&word| word.to_owned()).collect(),
+        env: Vec::new(),
+        workdir: None,
+        cpu_millis: 1000,
+        memory_bytes: 64 << 20,
+        pids_max: 64,
+        log_bytes_max: 1 << 20,
+    }
+}
+
+/// A registry on loopback; stopped when dropped.
+pub(crate) struct Registry {
+    child: Child,
+    /// `127.0.0.1:port`.
+    pub(crate) address: String,
+    _folder: tempfile::TempDir,
+}
+
+impl Registry {
+    pub(crate) fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let address = format!("127.0.0.1:{}", free_port());
+        let config = format!(
+            "version: 0.1\nlog:\n  level: error\nstorage:\n  filesystem:\n    rootdirectory: {}\n  delete:\n    enabled: true\nhttp:\n  addr: {address}\n",
+            folder.path().display()
+        );
+        let path = folder.path().join("config.yml");
+        std::fs::write(&path, config).unwrap();
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&path)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the tests need a registry: apt-get install docker-registry");
+        let registry = Self { child, address, _folder: folder };
+        wait_for("the registry", || std::net::TcpStream::connect(&registry.address).is_ok());
+        registry
+    }
+
+    /// Pushes a local image, lets go of it here, and answers the name it has in the registry.
+    pub(crate) fn push(&self, image: &TestImage, name: &str) -> String {
+        let full = format!("{}/{name}", self.address);
+        docker(&["tag", &image.name, &full]);
+        docker(&["push", "-q", &full]);
+        docker(&["rmi", &full]);
+        full
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+pub(crate) fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Waits for something outside this process, looking every few milliseconds.
+#[allow(clippy::disallowed_methods, reason = "another process is waited for; there is nothing to be woken by")]
+pub(crate) fn wait_for(what: &str, mut done: impl FnMut() -> bool) {
+    for _ in 0..1000 {
+        if done() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    panic!("{what} did not come up");
+}
+
+pub(crate) async fn in_time<F: Future>(future: F) -> F::Output {
+    tokio::time::timeout(Duration::from_secs(60), future).await.expect("in time")
+}
+
+/// Resident memory of this process in bytes.
+pub(crate) fn resident_bytes() -> u64 {
+    let statm = std::fs::read_to_string(Path::new("/proc/self/statm")).unwrap();
+    statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
+}
