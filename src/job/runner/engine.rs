@@ -111,6 +111,13 @@ pub(super) async fn watch(deps: RunnerDeps, id: ContainerId, trouble: Trouble) -
                     missed_at.get_or_insert(deps.clock.now());
                 }
                 wait(&mut backoff, &error, &trouble).await;
+                // It is back, and the container has outlived it.
+                if let Ok(ContainerStatus::Running { .. } | ContainerStatus::Paused { .. }) =
+                    deps.runtime.inspect(&id).await
+                {
+                    missed_at = None;
+                    say(&trouble, None);
+                }
             }
         }
     }

@@ -195,7 +195,8 @@ fn status_of(state: &ContainerState) -> Option<ContainerStatus> {
             let ended_at = time_of(state.finished_at.as_deref()).unwrap_or(at);
             // A process of the job may be ended for lack of memory and the job go on to succeed.
             let out_of_memory = state.oom_killed.unwrap_or(false) && code != 0;
-            let started_at = if started { at } else { ended_at };
+            // The engine notes a start after the fact; a container that is quick ends "before" it.
+            let started_at = if started { at.min(ended_at) } else { ended_at };
             Some(ContainerStatus::Exited(ContainerExit { code, out_of_memory, started_at, ended_at }))
         }
         S::REMOVING | S::EMPTY => None,

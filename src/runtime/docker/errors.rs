@@ -100,6 +100,9 @@ fn from_answer(what: &'static str, status: u16, message: &str) -> RuntimeError {
             return RuntimeError::CommandNotExecutable { detail };
         }
     }
+    if what == "create a container" && says(&["cannot mkdir"]) {
+        return RuntimeError::InvalidSpec { detail };
+    }
     if status == 400 && matches!(what, "create a container" | "start a container") {
         return RuntimeError::InvalidSpec { detail };
     }

@@ -23,7 +23,7 @@ impl DockerRuntime {
     ) -> Result<PinnedImage, RuntimeError> {
         let local = self.local_image(image).await?;
         let found = match local {
-            Some(found) if is_pinned(image) || has_no_registry(&found) => found,
+            Some(found) if is_pinned(image) || digest_of(image, &found).is_none() => found,
             Some(_) | None if is_image_id(image) => {
                 let detail = "this machine has no image with that id".to_owned();
                 return Err(RuntimeError::ImageNotFound { image: image.to_owned(), detail });
@@ -52,7 +52,7 @@ impl DockerRuntime {
     }
 
     fn pin(&self, image: &str, found: ImageInspect) -> Result<PinnedImage, RuntimeError> {
-        let architecture = found.architecture.unwrap_or_default();
+        let architecture = found.architecture.clone().unwrap_or_default();
         if !runs_here(&architecture, &self.architecture) {
             return Err(RuntimeError::WrongArchitecture {
                 image: image.to_owned(),
@@ -60,8 +60,9 @@ impl DockerRuntime {
                 here: self.architecture.clone(),
             });
         }
+        let digest = digest_of(image, &found);
         let image_id = found.id.unwrap_or_else(|| image.to_owned());
-        let digest = found.repo_digests.unwrap_or_default().into_iter().next().unwrap_or_else(|| image_id.clone());
+        let digest = digest.unwrap_or_else(|| image_id.clone());
         Ok(PinnedImage { image_id, digest })
     }
 
@@ -130,9 +131,23 @@ fn is_pinned(image: &str) -> bool {
     is_image_id(image) || image.contains("@sha256:")
 }
 
-/// Built or imported on this machine: there is nowhere to pull it from.
-fn has_no_registry(found: &ImageInspect) -> bool {
-    found.repo_digests.as_ref().is_none_or(Vec::is_empty)
+/// `repository@sha256:…` of an image; `None` when it never came from the repository it is named after: it was built or
+/// imported on this machine, and there is nowhere to pull it from.
+fn digest_of(image: &str, found: &ImageInspect) -> Option<String> {
+    let repository = repository_of(image);
+    let digests = found.repo_digests.iter().flatten();
+    digests.into_iter().find(|digest| repository_of(digest) == repository).cloned()
+}
+
+/// A name without tag and digest, as the engine shortens it.
+fn repository_of(image: &str) -> &str {
+    let name = image.split('@').next().unwrap_or(image);
+    let name = match name.rsplit_once(':') {
+        Some((before, tag)) if !tag.contains('/') => before,
+        Some(_) | None => name,
+    };
+    let name = name.strip_prefix("docker.io/").unwrap_or(name);
+    name.strip_prefix("library/").unwrap_or(name)
 }
 
 /// A name without a tag means `latest`; the engine would pull every tag there is.
@@ -179,6 +194,22 @@ mod tests {
         assert_eq!(with_tag("127.0.0.1:5000/x/alpine"), "127.0.0.1:5000/x/alpine:latest");
         assert_eq!(with_tag("alpine:3"), "alpine:3");
         assert_eq!(with_tag("a@sha256:00"), "a@sha256:00");
+    }
+
+    #[test]
+    fn an_image_belongs_to_the_repository_it_was_pulled_from_only() {
+        let found = ImageInspect {
+            repo_digests: Some(vec!["127.0.0.1:5000/a/b@sha256:1".into(), "alpine@sha256:2".into()]),
+            ..ImageInspect::default()
+        };
+        for (name, digest) in [
+            ("127.0.0.1:5000/a/b:3", Some("127.0.0.1:5000/a/b@sha256:1")),
+            ("127.0.0.1:5000/a/b", Some("127.0.0.1:5000/a/b@sha256:1")),
+            ("docker.io/library/alpine:3", Some("alpine@sha256:2")),
+            ("mine:1", None),
+        ] {
+            assert_eq!(digest_of(name, &found).as_deref(), digest, "{name}");
+        }
     }
 
     #[test]

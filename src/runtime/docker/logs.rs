@@ -1,7 +1,8 @@
 //! A container's log as entries with the time the engine stored them.
 //!
 //! The engine is asked for timestamps: each message then starts with an RFC 3339 time of fixed width and a space, which are
-//! taken off again. Lines over 16 KiB come as several messages with the time of the first and a line end only on the last.
+//! taken off again. Lines over 16 KiB come as several messages with the time of the first and a line end only on the last; where
+//! the last is empty (a line of exactly n × 16 KiB) the engine leaves its line end out, and it is put back here.
 
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use bollard::container::LogOutput;
 use bollard::query_parameters::LogsOptionsBuilder;
 use bytes::{Buf as _, Bytes};
 use futures_util::StreamExt as _;
-use futures_util::stream::BoxStream;
+use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
 
 use super::super::{ContainerId, LogEntry, RuntimeError};
@@ -30,14 +31,25 @@ impl DockerRuntime {
         let options =
             LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).timestamps(true).since(since).build();
         let address = self.address.clone();
-        self.docker
+        let entries = self
+            .docker
             .logs(&id.0, Some(options))
             .map(move |message| match message {
                 Ok(message) => entry_of(message),
                 Err(error) => Err(errors::classify(&address, "read a log", error)),
             })
             .filter(move |entry| std::future::ready(entry.as_ref().map_or(true, |entry| entry.at_nanos >= since_nanos)))
-            .boxed()
+            .boxed();
+        let reader = Reader { runtime: self.clone(), id: id.clone(), since_nanos, entries, last: None };
+        stream::unfold(Some(reader), |reader| async move { reader?.next().await }).boxed()
+    }
+
+    /// The newest entry of both streams.
+    async fn newest_entry(&self, id: &ContainerId) -> Result<Option<LogEntry>, RuntimeError> {
+        let options = LogsOptionsBuilder::new().stdout(true).stderr(true).timestamps(true).tail("1").build();
+        let mut messages = self.docker.logs(&id.0, Some(options)).boxed();
+        let newest = async { messages.next().await.transpose() };
+        self.call("read a log", TAIL_DEADLINE, newest).await?.map(entry_of).transpose()
     }
 
     /// The last message on standard error; empty when there is none.
@@ -47,6 +59,33 @@ impl DockerRuntime {
         let last = async { messages.next().await.transpose() };
         let last = self.call("read a log", TAIL_DEADLINE, last).await?;
         Ok(last.map(|message| String::from_utf8_lossy(&message.into_bytes()).into_owned()).unwrap_or_default())
+    }
+}
+
+/// Reads a log to its true end: an engine that follows a log for a slow reader may hang up early when the container ends.
+struct Reader {
+    runtime: DockerRuntime,
+    id: ContainerId,
+    since_nanos: i128,
+    entries: BoxStream<'static, Result<LogEntry, RuntimeError>>,
+    last: Option<LogEntry>,
+}
+
+impl Reader {
+    async fn next(mut self) -> Option<(Result<LogEntry, RuntimeError>, Option<Self>)> {
+        match self.entries.next().await {
+            Some(Ok(entry)) => {
+                self.last = Some(entry.clone());
+                Some((Ok(entry), Some(self)))
+            }
+            Some(Err(error)) => Some((Err(error), None)),
+            None => match self.runtime.newest_entry(&self.id).await {
+                Ok(newest) if newest == self.last => None,
+                Ok(newest) if newest.as_ref().is_none_or(|newest| newest.at_nanos < self.since_nanos) => None,
+                Ok(_) => Some((Err(broken("the engine hung up before its end")), None)),
+                Err(error) => Some((Err(error), None)),
+            },
+        }
     }
 }
 
@@ -60,6 +99,9 @@ fn entry_of(message: LogOutput) -> Result<LogEntry, RuntimeError> {
         }
     };
     let at_nanos = take_stamp(&mut bytes).ok_or_else(|| broken("a message has no time"))?;
+    if bytes.is_empty() {
+        bytes = Bytes::from_static(b"\n");
+    }
     Ok(LogEntry { at_nanos, stream, bytes })
 }
 
