@@ -35,10 +35,10 @@ const ABOUT: &str = "Lend this computer to a compute network, or run jobs on it"
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "fizz", version, about = ABOUT, max_term_width = 80, after_help = AFTER_HELP)]
-#[command(propagate_version = true, disable_help_subcommand = false, arg_required_else_help = true)]
+#[command(arg_required_else_help = true)]
 pub struct Cli {
     /// Say more about what happens inside; twice for everything
-    #[arg(short, long, global = true, action = clap::ArgAction::Count, hide_short_help = true)]
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
     /// What to do.
     #[command(subcommand)]

@@ -183,7 +183,7 @@ mod tests {
         let config = crate::config::Config::parse(&text, "fizz.toml", |_| None).unwrap();
         assert_eq!(config.coordinators.len(), 2, "{text}");
         assert_eq!(config.coordinators[0].url.as_str(), "https://b:1");
-        assert!(text.starts_with("# mine"), "{text}");
+        assert!(text.contains("# mine\n[[coordinators]]\nurl = \"https://a:1\""), "{text}");
     }
 
     #[test]

@@ -1,0 +1,102 @@
+//! Against a coordinator and a node: what a renter and an operator see.
+
+use super::world::{Ended, Live, first_line, interrupt, within};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_feels_like_a_local_command() {
+    let live = Live::start().await;
+    let ended = live.run(&["run", "hello"]).await.expect(0);
+    assert_eq!(ended.text(), "hello");
+    assert!(ended.err.contains("exit code 0") && ended.err.contains("it cost $"), "{}", ended.err);
+
+    // The streams stay apart and every byte stays what it was; quiet says nothing of its own.
+    let ended = live.run(&["run", "--quiet", "mixed"]).await.expect(3);
+    assert_eq!(ended.out, [0xff, 0, b'\n']);
+    assert_eq!(ended.err, "trouble\n");
+
+    let ended = live.run(&["run", "--memory", "64m", "hungry"]).await.expect(137);
+    assert!(ended.err.contains("64 MiB of memory"), "{}", ended.err);
+
+    let ended = live.run(&["run", "no-such-image"]).await.expect(125);
+    assert!(ended.err.contains("could not be run"), "{}", ended.err);
+    live.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ctrl_c_asks_the_job_to_stop() {
+    let live = Live::start().await;
+    let mut child = live.command(&["run", "--stop-timeout", "1", "hold"]).spawn().unwrap();
+    assert_eq!(first_line(&mut child).await, "begin\n");
+    interrupt(&child);
+    let ended = Ended::of(within(child.wait_with_output()).await.unwrap());
+    assert!(ended.err.contains("asking the job to stop"), "{}", ended.err);
+    assert!(matches!(ended.code, 137 | 143), "{ended:#?}");
+    let jobs = live.run(&["job", "list", "--json"]).await.expect(0).json();
+    assert_eq!(jobs["jobs"][0]["state"], "cancelled");
+    live.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_detached_job_is_listed_shown_followed_and_stopped() {
+    let live = Live::start().await;
+    let job = live.run(&["run", "--detach", "--name", "night", "hold"]).await.expect(0).text().to_owned();
+    let mut follower = live.command(&["job", "logs", "-f", "--exit-code", "night"]).spawn().unwrap();
+    assert_eq!(first_line(&mut follower).await, "begin\n");
+
+    let list = live.run(&["job", "list"]).await.expect(0);
+    assert!(list.text().contains(&job) && list.text().contains("night"), "{}", list.text());
+    assert!(list.text().lines().all(|line| line.chars().count() <= 80), "{}", list.text());
+    let shown = live.run(&["job", "show", &job, "--json"]).await.expect(0).json();
+    assert_eq!(shown["job_id"], job.as_str());
+    assert!(live.run(&["job", "show", "night"]).await.expect(0).text().starts_with("Running"));
+
+    assert_eq!(live.run(&["job", "stop", "--wait", "night"]).await.expect(0).text(), job);
+    let followed = Ended::of(within(follower.wait_with_output()).await.unwrap());
+    assert!(matches!(followed.code, 137 | 143), "{followed:#?}");
+    assert_eq!(live.run(&["job", "logs", &job]).await.expect(0).text(), "begin");
+    live.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_output_folder_comes_back() {
+    let live = Live::start().await;
+    live.run(&["run", "--output", "out", "maker"]).await.expect(0);
+    assert_eq!(std::fs::read(live.home.path().join("out/picture.png")).unwrap(), b"PNG");
+    let jobs = live.run(&["job", "list", "--json"]).await.expect(0).json();
+    let job = jobs["jobs"][0]["job_id"].as_str().unwrap().to_owned();
+    live.run(&["job", "output", &job, "again"]).await.expect(0);
+    assert_eq!(std::fs::read(live.home.path().join("again/picture.png")).unwrap(), b"PNG");
+    live.run(&["job", "output", &job, "--tar", "out.tar"]).await.expect(0);
+    assert!(live.home.path().join("out.tar").metadata().unwrap().len() > 512);
+    live.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_wrong_key_and_an_empty_purse_are_refused_with_5() {
+    let live = Live::start().await;
+    std::fs::write(live.home.path().join("wrong"), "fzk_AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA").unwrap();
+    let ended = live.run(&["run", "--api-key-file", "wrong", "hello"]).await.expect(5);
+    assert!(ended.err.contains("The credential is missing, wrong or revoked"), "{}", ended.err);
+    let ended = live.run(&["run", "--max-price", "1000", "--timeout", "2h", "hello"]).await.expect(5);
+    assert!(ended.err.contains("lower --max-price or --timeout"), "{}", ended.err);
+    live.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_operator_sees_nodes_and_a_ledger_that_sums_to_zero() {
+    let live = Live::start().await;
+    live.run(&["run", "hello"]).await.expect(0);
+    let nodes = live.run(&["coordinator", "nodes", "--json"]).await.expect(0).json();
+    assert_eq!(nodes["nodes"][0]["name"], "attic");
+    let table = live.run(&["coordinator", "nodes"]).await.expect(0);
+    assert!(table.text().lines().all(|line| line.chars().count() <= 80), "{}", table.text());
+    let ledger = live.run(&["coordinator", "ledger", "--json"]).await.expect(0).json();
+    assert_eq!(ledger["sum"], 0);
+    assert_eq!(ledger["unbalanced"], 0);
+    // The same deposit was made twice under one name and counts once.
+    let deposits = ledger["lines"].as_array().unwrap().iter().find(|line| line["account"] == "deposits").unwrap();
+    assert_eq!(deposits["balance"].as_i64().unwrap().abs(), 100_000_000);
+    let account = live.run(&["coordinator", "account", "show"]).await.expect(0);
+    assert!(account.text().contains("attic"), "{}", account.text());
+    live.stop().await;
+}
