@@ -55,7 +55,7 @@ impl RateLimits {
         Ok(())
     }
 
-    /// For calls that try a short code: twenty a minute from one address.
+    /// For calls that try a short code or ask for one: twenty a minute from one address.
     pub(crate) fn check_guess(&self, address: IpAddr, now: Steady) -> Result<(), ApiError> {
         lock(&self.by_guesser).check(network(address), now).map_err(refusal)
     }

@@ -41,7 +41,11 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 #[utoipa::path(post, path = "/v1/enrollments", tag = "node", request_body = EnrollRequest, responses(
     (status = 200, body = EnrollStatus),
 ))]
-async fn enroll(State(app): State<App>, Json(request): Json<EnrollRequest>) -> Result<Json<EnrollStatus>, ApiError> {
+async fn enroll(
+    State(app): State<App>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Json(request): Json<EnrollRequest>,
+) -> Result<Json<EnrollStatus>, ApiError> {
     let name = checked_name(&request.name)?;
     check_agent_version(&app, &request.agent_version)?;
     if VerifyingKey::from_bytes(request.public_key.as_bytes()).is_ok_and(|key| key.is_weak()) {
@@ -60,6 +64,8 @@ async fn enroll(State(app): State<App>, Json(request): Json<EnrollRequest>) -> R
         tracing::info!(%node_id, "a node joined by token");
         return Ok(Json(EnrollStatus::Approved { node_id }));
     }
+    // Anybody may ask for a code, so one address must not fill the list of those that wait.
+    app.limits.check_guess(peer.ip(), app.clock.steady())?;
     let expires_at = now.checked_add(CODE_LIFE).map_err(|error| ApiError::internal(&error))?;
     let fresh = (EnrollmentId::generate(now), UserCode::generate());
     Ok(Json(match app.store.begin_enrollment(joiner, fresh, now, expires_at).await? {

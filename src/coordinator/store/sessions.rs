@@ -8,8 +8,9 @@ use sqlx::Row as _;
 use super::{Store, StoreError, millis, read_text, read_time};
 use crate::wire::{AccountId, ErrorCode, NodeId, Nonce};
 
-/// Nonces that one node may hold unused; the oldest go first.
-const NONCES_PER_NODE_MAX: i64 = 16;
+/// Nonces that one node may hold unused; the oldest go first. Many, because anybody who knows a node's identifier can ask
+/// for nonces in its name, and must not push out the one that the node is about to use.
+const NONCES_PER_NODE_MAX: i64 = 4096;
 /// Sessions that one node may hold; the oldest go first.
 const SESSIONS_PER_NODE_MAX: i64 = 8;
 
