@@ -26,6 +26,7 @@ use crate::wire::account::{
 };
 use crate::wire::bench::BenchmarkReport;
 use crate::wire::job::Resources;
+use crate::wire::node::{NodeList, NodeView};
 use crate::wire::{Amount, HourlyRate, IDEMPOTENCY_HEADER, NodeId, Secret};
 
 /// How often the demo's node reports.
@@ -33,6 +34,7 @@ const HEARTBEAT_MILLIS: u64 = 1_000;
 /// What the renter has to spend.
 const DEPOSIT: Amount = Amount::from_micros(5_000_000);
 const NODE_DEADLINE: Duration = Duration::from_secs(60);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
 const STOP_DEADLINE: Duration = Duration::from_secs(15);
 
 /// What was put up for the demo.
@@ -171,8 +173,10 @@ impl Stage {
             docker: self.docker.clone(),
         };
         let node = self.node.insert(Node::start(parts, self.clock.clone()).await?);
-        self.node_id = Some(node.ready(NODE_DEADLINE).await?);
-        Ok(())
+        let node_id = node.ready(NODE_DEADLINE).await?;
+        self.node_id = Some(node_id);
+        let listed = tokio::time::timeout(NODE_DEADLINE, accounts.until_listed(node_id)).await;
+        listed.map_err(|_| broken("the coordinator did not list the node in time"))?
     }
 
     /// Takes everything down, and says what could not be: the last thing the demo does, however it went.
@@ -216,6 +220,18 @@ impl Stage {
 }
 
 impl Accounts {
+    /// Waits until the coordinator would give the node work.
+    async fn until_listed(&self, node_id: NodeId) -> Result<(), CliError> {
+        loop {
+            let list: NodeList = self.api.get("/v1/admin/nodes").bearer(&self.admin).receive().await?;
+            let ready = |node: &NodeView| node.online && node.offer.is_some() && node.state.takes_leases();
+            if list.nodes.iter().any(|node| node.node_id == node_id && ready(node)) {
+                return Ok(());
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     /// The owner's account.
     ///
     /// # Errors
