@@ -24,7 +24,7 @@ const REACH: usize = 5;
 /// Pixels repeated around the picture, so that no search leaves it.
 const MARGIN: usize = REACH + 1;
 /// How many standard deviations apart two patches may be and still be alike.
-const STRENGTH: f32 = 1.0;
+const STRENGTH: f32 = 1.25;
 
 /// Non-local means: every pixel becomes the mean of those nearby whose surroundings differ from its own by no more than
 /// their noise explains. Works on compressed brightness, so that highlights do not drown their neighbours.

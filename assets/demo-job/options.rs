@@ -37,7 +37,7 @@ impl Options {
         let mut options = Self {
             width: 960,
             height: 600,
-            samples: 24,
+            samples: 32,
             seed: 7,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
             output: "/output/fizz.png".to_owned(),
