@@ -178,95 +178,20 @@ fn at_url(text: &str) -> Result<Arc<dyn ObjectStore>, OutputError> {
     }
     // Credentials and a server of one's own come from the environment, as every S3 client has them: AWS_ACCESS_KEY_ID,
     // AWS_SECRET_ACCESS_KEY, AWS_REGION, AWS_ENDPOINT.
-    let environment =
-        std::env::vars().filter(|(name, _)| name.starts_with("AWS_")).map(|(name, value)| (name.to_lowercase(), value));
-    let (store, prefix) = object_store::parse_url_opts(&url, environment)
-        .map_err(|source| OutputError::Address { url: text.to_owned(), source: Some(source) })?;
+    bucket(&url, std::env::vars().filter(|(name, _)| name.starts_with("AWS_")))
+}
+
+fn bucket(url: &Url, options: impl Iterator<Item = (String, String)>) -> Result<Arc<dyn ObjectStore>, OutputError> {
+    let options = options.map(|(name, value)| (name.to_lowercase(), value));
+    let (store, prefix) = object_store::parse_url_opts(url, options)
+        .map_err(|source| OutputError::Address { url: origin(url), source: Some(source) })?;
     Ok(Arc::new(PrefixStore::new(store, prefix)))
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use futures_util::{TryStreamExt as _, stream};
-    use jiff::Timestamp;
-
-    fn outputs(dir: &tempfile::TempDir) -> Outputs {
-        Outputs::open(&CoordinatorConfig { data_dir: dir.path().to_owned(), ..CoordinatorConfig::default() }).unwrap()
-    }
-
-    fn files(dir: &tempfile::TempDir) -> usize {
-        fn count(path: &std::path::Path) -> usize {
-            let entries = std::fs::read_dir(path).unwrap().map(|e| e.unwrap().path());
-            entries.map(|p| if p.is_dir() { count(&p) } else { 1 }).sum()
-        }
-        count(&dir.path().join("outputs"))
-    }
-
-    fn body(pieces: usize) -> Vec<Result<Bytes, String>> {
-        (0..pieces).map(|n| Ok(Bytes::from(vec![u8::try_from(n % 251).unwrap(); 1 << 20]))).collect()
-    }
-
-    fn sha256(pieces: &[Result<Bytes, String>]) -> String {
-        let mut sum = Sha256::new();
-        pieces.iter().flatten().for_each(|p| sum.update(p));
-        hex::encode(sum.finalize())
-    }
-
-    fn expected(sha256: &str, limit_bytes: u64) -> Expected<'_> {
-        let now = Timestamp::from_second(1).unwrap();
-        Expected { job_id: JobId::generate(now), lease_id: LeaseId::generate(now), sha256, limit_bytes }
-    }
-
-    #[tokio::test]
-    async fn an_output_comes_back_as_it_was_sent() {
-        let dir = tempfile::tempdir().unwrap();
-        let outputs = outputs(&dir);
-        let pieces = body(12);
-        let sum = sha256(&pieces);
-        let stored = outputs.put(expected(&sum, 12 << 20), stream::iter(pieces.clone())).await.unwrap();
-        assert_eq!(stored.bytes, 12 << 20);
-        let back: Vec<Bytes> = outputs.get(&stored).await.unwrap().try_collect().await.unwrap();
-        assert_eq!(sha256(&back.into_iter().map(Ok).collect::<Vec<_>>()), sum);
-    }
-
-    #[tokio::test]
-    async fn an_empty_output_is_an_output_too() {
-        let dir = tempfile::tempdir().unwrap();
-        let outputs = outputs(&dir);
-        let sum = sha256(&[]);
-        let stored = outputs.put(expected(&sum, 0), stream::iter(body(0))).await.unwrap();
-        let back: Vec<Bytes> = outputs.get(&stored).await.unwrap().try_collect().await.unwrap();
-        assert_eq!(back.concat().len(), 0);
-    }
-
-    #[tokio::test]
-    async fn wrong_sum_too_large_and_broken_off_outputs_leave_nothing() {
-        let dir = tempfile::tempdir().unwrap();
-        let outputs = outputs(&dir);
-        let pieces = body(12);
-        let sum = sha256(&pieces);
-        let wrong = outputs.put(expected(&"0".repeat(64), 1 << 30), stream::iter(pieces.clone())).await;
-        assert!(matches!(wrong, Err(OutputError::WrongSum { .. })), "{wrong:?}");
-        let large = outputs.put(expected(&sum, (12 << 20) - 1), stream::iter(pieces.clone())).await;
-        assert!(matches!(large, Err(OutputError::TooLarge { .. })), "{large:?}");
-        let broken = pieces.into_iter().chain([Err("reset".to_owned())]);
-        let broken = outputs.put(expected(&sum, 1 << 30), stream::iter(broken)).await;
-        assert!(matches!(broken, Err(OutputError::Broken(_))), "{broken:?}");
-        assert_eq!(files(&dir), 0);
-    }
-
-    #[test]
-    fn an_address_that_is_no_store_is_refused_with_an_example() {
-        for url in ["", "outputs", "ftp://host/x", "file://host/x"] {
-            let error = at_url(url).unwrap_err().to_string();
-            assert!(error.contains("s3://bucket/prefix"), "{error}");
-        }
-    }
-
-    #[test]
-    fn a_bucket_is_opened_by_its_address() {
-        crate::http::install_crypto_provider();
-        at_url("s3://bucket/outputs").unwrap();
-    }
+/// An address without the credentials it may hold.
+fn origin(url: &Url) -> String {
+    format!("{}://{}{}", url.scheme(), url.host_str().unwrap_or_default(), url.path())
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,7 +61,7 @@ async fn flush_once(app: &AppState) {
 pub(crate) async fn pass(app: &AppState) -> Result<(), StoreError> {
     expire(app).await?;
     for job_id in app.store.overdue_jobs(app.clock.now()).await? {
-        advance(app, job_id, Event::Tick).await?;
+        advance(app, job_id, Event::Tick).await;
     }
     place(app).await
 }
@@ -71,21 +71,22 @@ async fn expire(app: &AppState) -> Result<(), StoreError> {
     let (grace, now) = (app.config.lease_grace(), app.clock.steady());
     for lease in app.liveness.forgotten(&live, grace, now) {
         tracing::warn!(lease_id = %lease.lease_id, node_id = %lease.node_id, "the node does not know its lease any more");
-        advance(app, lease.job_id, Event::NodeForgot { lease_id: lease.lease_id }).await?;
+        advance(app, lease.job_id, Event::NodeForgot { lease_id: lease.lease_id }).await;
     }
     for lease in live.iter().filter(|l| app.liveness.is_silent(l.node_id, grace, now)) {
         tracing::warn!(lease_id = %lease.lease_id, node_id = %lease.node_id, "the node went silent; its lease is lost");
-        advance(app, lease.job_id, Event::NodeSilent { lease_id: lease.lease_id }).await?;
+        advance(app, lease.job_id, Event::NodeSilent { lease_id: lease.lease_id }).await;
     }
     Ok(())
 }
 
-async fn advance(app: &AppState, job_id: JobId, event: Event<'_>) -> Result<(), StoreError> {
-    // A refusal means that the lease ended meanwhile: then there is nothing to do.
-    if let Ok(changes) = app.store.advance_job(job_id, event, app.paymaster(), app.clock.now()).await? {
-        changes.announce(&app.wake);
+/// One job that cannot be moved must not hold up the others.
+async fn advance(app: &AppState, job_id: JobId, event: Event<'_>) {
+    match app.store.advance_job(job_id, event, app.paymaster(), app.clock.now()).await {
+        Ok(Ok(changes)) => changes.announce(&app.wake),
+        Ok(Err(refused)) => tracing::debug!(%job_id, %refused, "the lease ended meanwhile"),
+        Err(error) => tracing::warn!(%job_id, error = %chain(&error), "a job could not be moved on; tried again soon"),
     }
-    Ok(())
 }
 
 async fn place(app: &AppState) -> Result<(), StoreError> {
@@ -102,9 +103,15 @@ async fn place(app: &AppState) -> Result<(), StoreError> {
         let matching = matching::run(nodes, &jobs, app.clock.now());
         for placement in &matching.placed {
             let now = app.clock.now();
-            if let Some(changes) = app.store.place(placement, app.paymaster(), now).await? {
-                tracing::info!(job_id = %placement.job_id, node_id = %placement.node_id, rate = %placement.rate, "placed");
-                changes.announce(&app.wake);
+            match app.store.place(placement, app.paymaster(), now).await {
+                Ok(Some(changes)) => {
+                    tracing::info!(job_id = %placement.job_id, node_id = %placement.node_id, rate = %placement.rate, "placed");
+                    changes.announce(&app.wake);
+                }
+                Ok(None) => tracing::debug!(job_id = %placement.job_id, "what was matched changed meanwhile"),
+                Err(error) => {
+                    tracing::warn!(job_id = %placement.job_id, error = %chain(&error), "a job could not be placed");
+                }
             }
         }
         app.store.explain(&matching.waiting).await?;

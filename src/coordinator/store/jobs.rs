@@ -282,7 +282,8 @@ fn read_view(row: &SqliteRow) -> Result<JobView, StoreError> {
     })
 }
 
-fn redacted(mut spec: JobSpec) -> JobSpec {
+/// A specification without the values of its environment.
+pub(super) fn redacted(mut spec: JobSpec) -> JobSpec {
     for service in &mut spec.services {
         for value in service.env.values_mut() {
             *value = Secret::new("");

@@ -187,6 +187,19 @@ async fn a_job_is_paid_once_the_owner_gets_a_receipt_and_the_rest_goes_back() {
 }
 
 #[tokio::test]
+async fn a_final_jobs_secrets_are_forgotten() {
+    let world = World::new().await;
+    let job_id = world.submit().await;
+    let stored = async || -> String {
+        let row = sqlx::query_scalar("SELECT spec FROM jobs WHERE job_id = ?").bind(job_id.to_string());
+        row.fetch_one(world.store.pool()).await.unwrap()
+    };
+    assert!(stored().await.contains("hunter2"));
+    world.advance(job_id, Event::StopRequested, at(2)).await.unwrap();
+    assert!(!stored().await.contains("hunter2") && stored().await.contains("TOKEN"));
+}
+
+#[tokio::test]
 async fn events_out_of_order_wait_for_the_missing_one() {
     let world = World::new().await;
     let job_id = world.submit().await;

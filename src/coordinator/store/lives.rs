@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
+use super::jobs::{read_spec, redacted};
 use super::{
     Store, StoreError, int, ledger, millis, read_int, read_text, read_time, read_time_opt, read_word, receipts, word,
 };
@@ -347,9 +348,22 @@ async fn finish(
         .fetch_one(&mut *tx)
         .await?;
     set_why(tx, what.job_id, why).await?;
+    forget_secrets(tx, what.job_id).await?;
     let renter: AccountId = read_text(&row, "account_id")?;
     let left: Amount = ledger::balance(tx, LedgerAccount::Escrow(what.job_id)).await?;
     ledger::post(tx, &Transaction::release_escrow(what.job_id, renter, left)?, what.now).await?;
+    Ok(())
+}
+
+/// Nobody needs the values of a final job's environment any more.
+async fn forget_secrets(tx: &mut SqliteConnection, job_id: JobId) -> Result<(), StoreError> {
+    let row =
+        sqlx::query("SELECT spec FROM jobs WHERE job_id = ?").bind(job_id.to_string()).fetch_one(&mut *tx).await?;
+    sqlx::query("UPDATE jobs SET spec = ? WHERE job_id = ?")
+        .bind(json(&redacted(read_spec(&row)?)))
+        .bind(job_id.to_string())
+        .execute(tx)
+        .await?;
     Ok(())
 }
 
