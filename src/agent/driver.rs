@@ -224,7 +224,7 @@ impl Driver {
             Input::Container(lease_id) => self.leases.tell(lease_id, LeaseCommand::Poke),
             Input::Containers(found) => self.containers(found).await,
             Input::Lease(lease_id) => {
-                if let Some(phase) = self.leases.phase(lease_id) {
+                if let Some(phase) = self.leases.look(lease_id, self.clock.steady()) {
                     self.feed(Event::Phase { lease_id, phase }).await;
                 }
             }

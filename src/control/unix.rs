@@ -6,14 +6,16 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::task::JoinSet;
 
-use super::{Answer, ControlCommand, ControlError, ControlHandle, Request};
+use super::{Answer, ControlCommand, ControlError, ControlHandle, Request, Snapshot};
 use crate::clock::Clock;
+use crate::wire::lease::LeasePhase;
 
 /// Longest path a socket can have on every system we run on (macOS has the shorter one).
 const SOCKET_PATH_BYTES_MAX: usize = 103;
@@ -107,13 +109,11 @@ async fn serve(stream: UnixStream, mut handle: ControlHandle, clock: &Clock) -> 
     };
     match request {
         Request::Snapshot => {
-            let mut snapshot = handle.snapshots.borrow().clone();
-            snapshot.as_of = clock.now();
+            let snapshot = at(handle.snapshots.borrow().clone(), clock.now());
             send(&mut writer, &Answer::Snapshot { snapshot: Box::new(snapshot) }).await
         }
         Request::Watch => loop {
-            let mut snapshot = handle.snapshots.borrow_and_update().clone();
-            snapshot.as_of = clock.now();
+            let snapshot = at(handle.snapshots.borrow_and_update().clone(), clock.now());
             send(&mut writer, &Answer::Snapshot { snapshot: Box::new(snapshot) }).await?;
             if handle.snapshots.changed().await.is_err() {
                 return Ok(());
@@ -131,6 +131,16 @@ async fn serve(stream: UnixStream, mut handle: ControlHandle, clock: &Clock) -> 
             send(&mut writer, &answer).await
         }
     }
+}
+
+/// The snapshot as it is at `now`: what runs has run on since it was taken.
+fn at(mut snapshot: Snapshot, now: Timestamp) -> Snapshot {
+    let passed = u64::try_from(snapshot.as_of.duration_until(now).as_millis()).unwrap_or(0);
+    for lease in snapshot.leases.iter_mut().filter(|lease| lease.phase == LeasePhase::Running) {
+        lease.ran_millis = lease.ran_millis.saturating_add(passed);
+    }
+    snapshot.as_of = now;
+    snapshot
 }
 
 async fn earnings(handle: &ControlHandle) -> Answer {
@@ -221,7 +231,6 @@ fn check_length(socket: &Path) -> Result<(), ControlError> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use tokio::sync::{mpsc, watch};
 
     use super::super::{EarningsReply, first_snapshot};

@@ -1,5 +1,6 @@
 //! Joining a network by token and by code.
 
+use fizz::agent::BenchmarkSource;
 use fizz::agent::enroll::{EnrollOptions, EnrollStep, Enrollment};
 use fizz::clock::Clock;
 use fizz::control::{Answer, Client, LinkState, Request};
@@ -104,4 +105,28 @@ async fn a_token_that_is_used_or_garbage_is_told_and_nothing_is_lost() {
         assert_eq!(snapshot.state, NodeState::Enrolling);
         assert!(snapshot.why.unwrap().contains("fizz coordinator token create"));
     }
+}
+
+#[tokio::test]
+async fn a_machine_that_cannot_be_measured_is_lent_without_a_score_and_says_why() {
+    let world = World::new().await;
+    let token = world.join_token().await;
+    let mut options = world.options("a", Some(token));
+    options.benchmark =
+        BenchmarkSource::Child { program: "/nonexistent/fizz".into(), timeout: std::time::Duration::from_secs(5) };
+    let mut node = Node::start(options, Clock::system()).await;
+    let snapshot = node.until("idle with its offer", |s| s.state == NodeState::Idle && s.offer.is_some()).await;
+    assert_eq!(snapshot.score, None);
+    assert!(snapshot.warnings.iter().any(|w| w.starts_with("this machine has no score")), "{:?}", snapshot.warnings);
+}
+
+#[tokio::test]
+async fn an_offer_larger_than_the_machine_pauses_the_node_and_names_the_key() {
+    let world = World::new().await;
+    let token = world.join_token().await;
+    let mut options = world.options("a", Some(token));
+    options.offer.cpus = Some("1024".parse().unwrap());
+    let mut node = Node::start(options, Clock::system()).await;
+    let snapshot = node.until_state(NodeState::Paused).await;
+    assert!(snapshot.why.as_deref().is_some_and(|w| w.contains("offer.cpus")), "{:?}", snapshot.why);
 }

@@ -21,9 +21,11 @@ const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 /// Tells the driver of the engine and of what happens to containers. Never ends by itself.
 pub(super) async fn watch_engine(source: EngineSource, node_id: NodeId, inbox: mpsc::Sender<Input>) {
     let mut failures = 0;
+    let mut told = String::new();
     loop {
         match open_engine(&source).await {
             Ok((runtime, engine)) => {
+                told.clear();
                 let mut events = runtime.events(node_id);
                 if inbox.send(Input::Engine(runtime, engine)).await.is_err() {
                     return;
@@ -35,7 +37,10 @@ pub(super) async fn watch_engine(source: EngineSource, node_id: NodeId, inbox: m
             }
             Err(error) => {
                 let why = error.to_string();
-                tracing::warn!(why, "no container engine");
+                if told != why {
+                    tracing::warn!(why, "no container engine");
+                    told.clone_from(&why);
+                }
                 let _ = inbox.send(Input::Event(Event::EngineDown { why })).await;
             }
         }

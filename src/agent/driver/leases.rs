@@ -6,6 +6,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use super::Input;
+use crate::clock::Steady;
 use crate::control::LeaseLine;
 use crate::job::runner::{self, LeaseCommand, LeaseHandle, LeaseSnapshot, RunnerDeps};
 use crate::runtime::OwnedContainer;
@@ -22,6 +23,8 @@ struct Entry {
     snapshot: watch::Receiver<LeaseSnapshot>,
     task: AbortHandle,
     watcher: AbortHandle,
+    /// When the snapshot last changed.
+    seen: Steady,
 }
 
 impl Leases {
@@ -33,12 +36,13 @@ impl Leases {
         found: Option<OwnedContainer>,
         inbox: mpsc::Sender<Input>,
     ) {
+        let seen = deps.clock.steady();
         let lease_id = assignment.lease_id;
         let handle = runner::spawn(deps, assignment, found);
         let (commands, snapshot) = (handle.commands.clone(), handle.snapshot.clone());
         let task = handle.done.abort_handle();
         let watcher = tokio::spawn(follow(lease_id, handle, inbox)).abort_handle();
-        self.0.insert(lease_id, Entry { commands, snapshot, task, watcher });
+        self.0.insert(lease_id, Entry { commands, snapshot, task, watcher, seen });
     }
 
     /// Gives a lease's task a command.
@@ -58,9 +62,11 @@ impl Leases {
         }
     }
 
-    /// Where a lease stands.
-    pub(super) fn phase(&self, lease_id: LeaseId) -> Option<LeasePhase> {
-        self.0.get(&lease_id).map(|entry| entry.snapshot.borrow().phase)
+    /// Where a lease stands, looked at now.
+    pub(super) fn look(&mut self, lease_id: LeaseId, now: Steady) -> Option<LeasePhase> {
+        let entry = self.0.get_mut(&lease_id)?;
+        entry.seen = now;
+        Some(entry.snapshot.borrow().phase)
     }
 
     /// A lease's task has ended.
@@ -78,14 +84,18 @@ impl Leases {
     }
 
     /// Every lease for the owner's eyes, oldest first.
-    pub(super) fn lines(&self) -> Vec<LeaseLine> {
-        let mut lines: Vec<LeaseLine> = self.0.values().map(|entry| line(&entry.snapshot.borrow())).collect();
+    pub(super) fn lines(&self, now: Steady) -> Vec<LeaseLine> {
+        let mut lines: Vec<LeaseLine> = self.0.values().map(|entry| line(entry, now)).collect();
         lines.sort_by_key(|line| line.lease_id);
         lines
     }
 }
 
-fn line(snapshot: &LeaseSnapshot) -> LeaseLine {
+fn line(entry: &Entry, now: Steady) -> LeaseLine {
+    let snapshot = entry.snapshot.borrow();
+    // A task speaks up when something changes; until then what runs runs on.
+    let running = snapshot.phase == LeasePhase::Running;
+    let since = if running { u64::try_from(now.since(entry.seen).as_millis()).unwrap_or(0) } else { 0 };
     LeaseLine {
         lease_id: snapshot.lease_id,
         job_id: snapshot.job_id,
@@ -93,7 +103,7 @@ fn line(snapshot: &LeaseSnapshot) -> LeaseLine {
         detail: (!snapshot.detail.is_empty()).then(|| snapshot.detail.clone()),
         pull_per_mille: snapshot.pull_per_mille,
         started_at: snapshot.started_at,
-        ran_millis: snapshot.ran_millis,
+        ran_millis: snapshot.ran_millis.saturating_add(since),
         image: snapshot.image.clone(),
         rate: snapshot.rate,
     }

@@ -74,7 +74,7 @@ impl Driver {
             score: report.map(|report| report.score),
             gpus: report.map(|report| report.gpus.clone()).unwrap_or_default(),
             offer: self.notes.offer.clone(),
-            leases: self.leases.lines(),
+            leases: self.leases.lines(self.clock.steady()),
             earnings: self.notes.earnings.clone(),
             as_of: self.clock.now(),
         }

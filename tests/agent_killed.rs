@@ -1,0 +1,175 @@
+//! The agent's real process over a real engine, killed with SIGKILL at every state of a lease.
+
+mod docker_support;
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use docker_support::{TestImage, docker, in_time};
+use fizz::clock::Clock;
+use fizz::coordinator::{self, CoordinatorConfig, Running};
+use fizz::http::{ApiClient, Trust, install_crypto_provider};
+use fizz::rent::RentClient;
+use fizz::wire::account::{AccountCreated, JoinTokenCreated, NewAccount, NewJoinToken};
+use fizz::wire::job::{JobLimits, JobSpec, JobState, JobView, Requirements, Resources, ServiceSpec};
+use fizz::wire::lease::{LeaseEnd, LeasePhase};
+use fizz::wire::{Amount, JobId, LeaseId};
+use tokio::process::{Child, Command};
+
+struct World {
+    coordinator: Running,
+    renter: RentClient,
+    join_token: String,
+    image: TestImage,
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    async fn new() -> Self {
+        install_crypto_provider();
+        let dir = tempfile::tempdir().unwrap();
+        let config = CoordinatorConfig {
+            listen: "127.0.0.1:0".parse().unwrap(),
+            data_dir: dir.path().join("coordinator"),
+            heartbeat_interval_millis: 500,
+            lease_grace_seconds: Some(60),
+            ..CoordinatorConfig::default()
+        };
+        let coordinator = coordinator::start(config, Clock::system()).await.unwrap();
+        let trust = Trust::Pinned { pem: coordinator.ca_pem().unwrap().as_bytes().to_vec() };
+        let api = ApiClient::new(coordinator.url().as_str(), &trust).unwrap();
+        let name = NewAccount { name: "attic".to_owned() };
+        let call = api.post("/v1/admin/accounts").bearer(coordinator.admin_token()).json(&name);
+        let account: AccountCreated = call.receive().await.unwrap();
+        let now = Clock::system().now();
+        let money = Amount::from_micros(10_000_000);
+        coordinator.app().store.deposit(account.account_id, money, "first", now).await.unwrap();
+        let wish = NewJoinToken { expires_seconds: 600 };
+        let call = api.post("/v1/account/join-tokens").bearer(&account.api_key).json(&wish);
+        let token: JoinTokenCreated = call.receive().await.unwrap();
+        let renter = RentClient::new(coordinator.url().as_str(), &trust, account.api_key).unwrap();
+        let join_token = token.join_token.expose().to_owned();
+        Self { coordinator, renter, join_token, image: TestImage::new(), dir }
+    }
+
+    fn agent(&self) -> Child {
+        let ca_file = self.dir.path().join("coordinator/ca.pem");
+        let url = self.coordinator.url().as_str().trim_end_matches('/');
+        let config = format!(
+            "drain_deadline_seconds = 0\n[[coordinators]]\nurl = \"{url}\"\nca_file = \"{}\"\n",
+            ca_file.display()
+        );
+        let file = self.dir.path().join("fizz.toml");
+        std::fs::write(&file, config).unwrap();
+        Command::new(env!("CARGO_BIN_EXE_fizz"))
+            .args(["up", "--config"])
+            .arg(file)
+            .env("FIZZ_STATE_DIR", self.dir.path().join("node"))
+            .env("FIZZ_JOIN_TOKEN", &self.join_token)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap()
+    }
+
+    fn job(&self) -> JobSpec {
+        JobSpec {
+            name: None,
+            services: vec![ServiceSpec {
+                name: "main".to_owned(),
+                image: self.image.name.clone(),
+                entrypoint: None,
+                command: ["/bin/sh", "-c", "echo begin; sleep 2; echo end"].map(str::to_owned).to_vec(),
+                env: std::collections::BTreeMap::new(),
+                workdir: None,
+                resources: Resources { cpu_millis: 100, memory_bytes: 32 << 20, disk_bytes: 1 << 20, gpus: 0 },
+            }],
+            requirements: Requirements::default(),
+            limits: JobLimits {
+                price_max: "1".parse().unwrap(),
+                duration_seconds_max: 600,
+                start_deadline_seconds: None,
+                stop_grace_seconds: 1,
+                log_bytes_max: 1 << 20,
+                output_bytes_max: 1 << 20,
+                pids_max: 16,
+            },
+            output_path: None,
+        }
+    }
+
+    /// Waits until the job's lease is in this phase or past it.
+    async fn until(&self, job_id: JobId, phase: LeasePhase) -> JobView {
+        loop {
+            let view = self.renter.job(job_id).await.unwrap();
+            let reached = view.lease.as_ref().is_some_and(|lease| rank(lease.phase) >= rank(phase));
+            if reached || view.state.is_final() {
+                return view;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    async fn log(&self, job_id: JobId) -> String {
+        let mut follower = self.renter.read_logs(job_id, 0);
+        let mut text = Vec::new();
+        while let Some(frame) = follower.next().await.unwrap() {
+            text.extend_from_slice(&frame.bytes);
+        }
+        String::from_utf8(text).unwrap()
+    }
+}
+
+/// Order of the phases on the way.
+fn rank(phase: LeasePhase) -> u8 {
+    match phase {
+        LeasePhase::Assigned | LeasePhase::Unknown => 0,
+        LeasePhase::Pulling => 1,
+        LeasePhase::Starting => 2,
+        LeasePhase::Running | LeasePhase::Frozen => 3,
+        LeasePhase::Collecting => 4,
+        LeasePhase::Done | LeasePhase::Failed | LeasePhase::Evicted | LeasePhase::Lost => 5,
+    }
+}
+
+fn containers_of(lease_id: LeaseId) -> String {
+    docker(&["ps", "-aq", "--no-trunc", "--filter", &format!("label=io.fizz.lease={lease_id}")])
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine"]
+async fn an_agent_process_killed_at_each_state_of_a_lease_runs_its_container_once() {
+    let world = World::new().await;
+    let mut agent = world.agent();
+    for phase in
+        [LeasePhase::Assigned, LeasePhase::Pulling, LeasePhase::Starting, LeasePhase::Running, LeasePhase::Collecting]
+    {
+        let job = world.renter.submit(&world.job(), &format!("{phase:?}")).await.unwrap();
+        let seen = in_time(world.until(job.job_id, phase)).await;
+        agent.kill().await.unwrap();
+        let before = seen.lease.as_ref().map(|lease| containers_of(lease.lease_id)).unwrap_or_default();
+        agent = world.agent();
+        let done = in_time(world.renter.wait_final(job.job_id)).await.unwrap();
+        assert_eq!(done.state, JobState::Done, "killed at {phase:?}: {}", done.why);
+        assert_eq!(done.outcome, Some(LeaseEnd::Exited { code: 0 }), "killed at {phase:?}");
+        assert_eq!(done.lease_count, 1, "killed at {phase:?}");
+        assert_eq!(world.log(job.job_id).await, "begin\nend\n", "killed at {phase:?} with container '{before}'");
+        let lease_id = done.lease.unwrap().lease_id;
+        in_time(async {
+            while !containers_of(lease_id).is_empty() {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        })
+        .await;
+    }
+    assert!(drained(&mut agent, &world.dir.path().join("node")).await);
+    world.coordinator.shutdown(Duration::from_millis(200)).await;
+}
+
+/// `fizz drain` ends the process cleanly.
+async fn drained(agent: &mut Child, state_dir: &Path) -> bool {
+    let asked = Command::new(env!("CARGO_BIN_EXE_fizz")).arg("drain").env("FIZZ_STATE_DIR", state_dir).status();
+    assert!(in_time(asked).await.unwrap().success());
+    in_time(agent.wait()).await.unwrap().success()
+}
