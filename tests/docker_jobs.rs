@@ -202,12 +202,9 @@ async fn a_command_that_is_not_there_fails_by_name() {
     let bench = Bench::new().await;
     let mut lease = bench.lease("");
     lease.spec.services[0].command = vec!["no-such-program".to_owned()];
-    match end(&bench.run(&lease).await) {
-        LeaseEnd::Failed { why: FailureKind::CommandNotFound, detail } => {
-            assert!(detail.contains("no-such-program"), "{detail}");
-        }
-        other => panic!("{other:?}"),
-    }
+    let end = end(&bench.run(&lease).await);
+    let LeaseEnd::Failed { why: FailureKind::CommandNotFound, detail } = &end else { panic!("{end:?}") };
+    assert!(detail.contains("no-such-program"), "{detail}");
 }
 
 #[tokio::test]

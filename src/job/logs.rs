@@ -283,6 +283,3 @@ async fn next_option(pieces: &mut Option<BoxStream<'static, Piece>>) -> Option<P
         None => std::future::pending().await,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -164,3 +164,29 @@ fn open(runtime: &Arc<dyn ContainerRuntime>, container: &ContainerId, position: 
         stderr: Resume::new(position.stderr),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judge(known: StreamPosition, times: &[i128]) -> Vec<Verdict> {
+        let mut resume = Resume::new(known);
+        times.iter().map(|&at| resume.judge(at)).collect()
+    }
+
+    #[test]
+    fn what_was_accepted_is_skipped_and_entries_of_the_same_time_are_counted() {
+        use Verdict::{Known, New};
+        let known = StreamPosition { at_nanos: 20, count: 2 };
+        assert_eq!(judge(known, &[10, 20, 20, 20, 30]), [Known, Known, Known, New, New]);
+        assert_eq!(judge(StreamPosition::default(), &[10, 10]), [New, New]);
+    }
+
+    #[test]
+    fn a_gap_is_noticed_once() {
+        use Verdict::{AfterLoss, Known, New};
+        let known = StreamPosition { at_nanos: 20, count: 2 };
+        assert_eq!(judge(known, &[30, 40]), [AfterLoss, New]);
+        assert_eq!(judge(known, &[20, 30, 30]), [Known, AfterLoss, New]);
+    }
+}
