@@ -81,7 +81,7 @@ async fn show(args: &DemoArgs) -> Result<u8, CliError> {
     let mut screen = screen::Screen::default();
     let played = tokio::select! {
         played = play::play(args, &mut stage, &clock, &mut screen) => played,
-        _ = interrupted() => Err(CliError::new(Exit::Job(run::ending::EXIT_INTERRUPTED), "the demo was stopped")),
+        _ = crate::os::interrupted() => Err(CliError::new(Exit::Job(run::ending::EXIT_INTERRUPTED), "the demo was stopped")),
     };
     screen.begin("taking everything down");
     let left_over = stage.strike().await;
@@ -95,20 +95,4 @@ async fn show(args: &DemoArgs) -> Result<u8, CliError> {
         Err(error) if left_over.is_empty() => Err(error),
         Err(error) => Err(error.next(format!("left over: {}", left_over.join(", ")))),
     }
-}
-
-/// Ctrl-C, or a polite request to end.
-#[cfg(feature = "coordinator")]
-async fn interrupted() {
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        if let Ok(mut terminate) = signal(SignalKind::terminate()) {
-            tokio::select! {
-                _ = terminate.recv() => return,
-                _ = tokio::signal::ctrl_c() => return,
-            }
-        }
-    }
-    let _ = tokio::signal::ctrl_c().await;
 }

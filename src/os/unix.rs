@@ -77,3 +77,16 @@ pub(crate) fn unreachable_render_node() -> Option<String> {
     let access = rustix::fs::Access::READ_OK | rustix::fs::Access::WRITE_OK;
     render.find(|path| rustix::fs::access(path, access).is_err()).map(|path| path.display().to_string())
 }
+
+/// Returns on Ctrl-C or a polite request to end (SIGTERM).
+#[cfg(feature = "coordinator")]
+pub(crate) async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    if let Ok(mut terminate) = signal(SignalKind::terminate()) {
+        tokio::select! {
+            _ = terminate.recv() => return,
+            _ = tokio::signal::ctrl_c() => return,
+        }
+    }
+    let _ = tokio::signal::ctrl_c().await;
+}

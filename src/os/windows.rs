@@ -62,3 +62,9 @@ pub(crate) fn symlink(_to: &Path, _at: &Path) -> io::Result<()> {
 pub(crate) fn unreachable_render_node() -> Option<String> {
     None
 }
+
+/// Returns on Ctrl-C.
+#[cfg(feature = "coordinator")]
+pub(crate) async fn interrupted() {
+    let _ = tokio::signal::ctrl_c().await;
+}
