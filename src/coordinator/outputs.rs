@@ -92,7 +92,13 @@ impl Outputs {
     /// Opens the place that the configuration names.
     pub(crate) fn open(config: &CoordinatorConfig) -> Result<Self, StoreError> {
         let store = match &config.outputs_url {
-            None => folder(config.data_dir.join("outputs")),
+            None => {
+                let path = config.data_dir.join("outputs");
+                if let Err(error) = remove_halves(&path) {
+                    tracing::warn!(%error, folder = %path.display(), "halves of outputs could not be cleaned up");
+                }
+                folder(path)
+            }
             Some(url) => at_url(url),
         };
         Ok(Self { store: store? })
@@ -162,6 +168,28 @@ where
         return Err(OutputError::WrongSum { actual, announced: expected.sha256.to_owned() });
     }
     Ok(bytes)
+}
+
+/// Removes what a coordinator that was killed had taken in by half. The local store writes beside the object, with `#` and a
+/// number behind its name, which no object's name holds. This folder is ours alone, so nobody is writing now.
+fn remove_halves(outputs: &std::path::Path) -> std::io::Result<()> {
+    let jobs = match std::fs::read_dir(outputs) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        jobs => jobs?,
+    };
+    for job in jobs {
+        let job = job?;
+        if !job.file_type()?.is_dir() {
+            continue;
+        }
+        for file in std::fs::read_dir(job.path())? {
+            let file = file?;
+            if file.file_name().to_string_lossy().contains('#') {
+                std::fs::remove_file(file.path())?;
+            }
+        }
+    }
+    Ok(())
 }
 
 fn folder(path: PathBuf) -> Result<Arc<dyn ObjectStore>, OutputError> {

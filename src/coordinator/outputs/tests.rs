@@ -176,3 +176,16 @@ fn an_address_is_told_without_its_credentials() {
     let error = bucket(&url, std::iter::empty()).unwrap_err().to_string();
     assert!(!error.contains("hunter2") && error.contains("ftp://host/x"), "{error}");
 }
+
+#[tokio::test]
+async fn halves_that_a_killed_coordinator_left_are_gone_after_its_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let pieces = body(1);
+    let sum = sha256(&pieces);
+    let stored = outputs(&dir).put(expected(&sum, 1 << 20), stream::iter(pieces)).await.unwrap();
+    std::fs::write(dir.path().join("outputs").join(format!("{}#1", stored.object)), "half").unwrap();
+    assert_eq!(files(&dir), 2);
+    let again = outputs(&dir);
+    assert_eq!(files(&dir), 1);
+    again.get(&stored).await.unwrap();
+}

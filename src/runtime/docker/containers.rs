@@ -34,7 +34,10 @@ impl DockerRuntime {
             Ok(made) => Ok(ContainerId(made.id)),
             // The name is taken: this lease has its container already.
             Err(RuntimeError::Engine { detail, .. }) if detail.contains("is already in use") => {
-                self.container_of(spec.node_id, spec.lease_id).await?.ok_or(RuntimeError::InvalidSpec { detail })
+                let made = self.container_of(spec.node_id, spec.lease_id).await?;
+                // A call of an agent that was killed may be making it at this moment: the name is taken before the container
+                // is listed. Asking again finds it.
+                made.ok_or(RuntimeError::Engine { what: "create a container", detail })
             }
             Err(error) => Err(error),
         }
