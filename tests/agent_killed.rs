@@ -1,5 +1,7 @@
 //! The agent's real process over a real engine, killed with SIGKILL at every state of a lease.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up must fail loudly")]
+
 mod docker_support;
 
 use std::path::Path;

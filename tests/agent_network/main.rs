@@ -1,5 +1,7 @@
 //! The agent beside a real coordinator and an engine in memory: what an owner and a renter would see.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up must fail loudly")]
+
 mod crash;
 mod failing;
 mod folder;
