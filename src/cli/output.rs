@@ -80,7 +80,15 @@ pub fn json_line(value: &impl Serialize) -> Result<(), CliError> {
 
 /// Says something about the work on standard error. A closed standard error is nobody's loss.
 pub fn note(text: impl AsRef<str>) {
-    let _ = writeln!(io::stderr().lock(), "fizz: {}", text.as_ref());
+    let _ = writeln!(io::stderr().lock(), "{}", for_stderr(&format!("fizz: {}", text.as_ref())));
+}
+
+/// Broken between words where a person reads it; one line stays one line for programs.
+fn for_stderr(text: &str) -> String {
+    match terminal_size::terminal_size_of(io::stderr()) {
+        Some((width, _)) => text.lines().map(|line| wrapped(width.0, line)).collect::<Vec<_>>().join("\n"),
+        None => text.to_owned(),
+    }
 }
 
 /// Writes text as it is on standard error.
@@ -92,7 +100,8 @@ pub fn aside(text: impl AsRef<str>) {
 #[must_use]
 pub fn fail(error: &CliError) -> u8 {
     if !is_reader_gone(error) {
-        let _ = writeln!(io::stderr().lock(), "{}: {error}", styled_on(io::stderr().is_terminal(), Style::Bad, "fizz"));
+        let name = styled_on(io::stderr().is_terminal(), Style::Bad, "fizz");
+        let _ = writeln!(io::stderr().lock(), "{}", for_stderr(&format!("{name}: {error}")));
     }
     error.exit().code()
 }

@@ -14,7 +14,7 @@ use std::path::{Component, Path, PathBuf};
 use tar::{Archive, Entry};
 
 use super::errors::{CliError, Exit};
-use super::values::show_bytes;
+use super::values::{count, show_bytes};
 use crate::os;
 
 /// Most bytes that are unpacked: the wire's own limit on outputs leaves room below this.
@@ -33,8 +33,7 @@ pub struct Unpacked {
 
 impl fmt::Display for Unpacked {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = if self.files == 1 { "file" } else { "files" };
-        write!(f, "{} {plural}, {}", self.files, show_bytes(self.bytes))
+        write!(f, "{}, {}", count(self.files, "file"), show_bytes(self.bytes))
     }
 }
 

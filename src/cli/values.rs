@@ -133,12 +133,28 @@ pub fn show_cpus(millis: u32) -> String {
 pub fn show_duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
+        0 if duration.as_millis() < 100 => format!("{} ms", duration.as_millis()),
         0..10 => format!("{}.{} s", seconds, duration.subsec_millis() / 100),
         10..60 => format!("{seconds} s"),
         60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
         3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
         _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
     }
+}
+
+/// A count with its noun: `1 file`, `2 files`.
+#[must_use]
+pub fn count(number: u64, noun: &str) -> String {
+    if number == 1 { format!("1 {noun}") } else { format!("{number} {noun}s") }
+}
+
+/// Cores, memory, disk and, where there are any, GPUs.
+#[must_use]
+pub fn show_resources(cpu_millis: u32, memory_bytes: u64, disk_bytes: u64, gpus: u32) -> String {
+    let cores = if cpu_millis == 1000 { "core" } else { "cores" };
+    let gpus = if gpus == 0 { String::new() } else { format!(", {}", count(u64::from(gpus), "GPU")) };
+    let (memory, disk) = (show_bytes(memory_bytes), show_bytes(disk_bytes));
+    format!("{} {cores}, {memory} memory, {disk} disk{gpus}", show_cpus(cpu_millis))
 }
 
 /// How long before `now` something was; "now" when it is not in the past.
@@ -223,6 +239,9 @@ mod tests {
         assert_eq!(show_bytes(512 << 20), "512 MiB");
         assert_eq!(show_bytes(12), "12 B");
         assert_eq!(show_duration(Duration::from_millis(840)), "0.8 s");
+        assert_eq!(show_duration(Duration::from_millis(40)), "40 ms");
+        assert_eq!(show_resources(1000, 1 << 30, 1 << 20, 0), "1 core, 1 GiB memory, 1 MiB disk");
+        assert_eq!(show_resources(500, 1 << 30, 1 << 20, 2), "0.5 cores, 1 GiB memory, 1 MiB disk, 2 GPUs");
         assert_eq!(show_duration(Duration::from_secs(3_900)), "1 h 5 min");
         let start = Timestamp::UNIX_EPOCH;
         assert_eq!(show_age(start, Timestamp::from_second(7_300).unwrap()), "2 h ago");

@@ -13,7 +13,7 @@ use super::{
 use crate::cli::connect::trust;
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::output::{self, Align, Style};
-use crate::cli::values::{show_age, show_bytes, show_cpus};
+use crate::cli::values::{count, show_age, show_bytes, show_cpus};
 use crate::cli::{secrets, settings};
 use crate::clock::Clock;
 use crate::http::ApiClient;
@@ -255,7 +255,7 @@ fn ledger_table(columns: u16, view: &LedgerView) -> String {
     let rows: Vec<_> = view.lines.iter().map(|line| vec![line.account.clone(), line.balance.to_string()]).collect();
     let table = output::table(columns, &[("account", Align::Left), ("balance", Align::Right)], &rows);
     let verdict = if balances(view) {
-        output::styled(Style::Good, &format!("{} transactions, the sum is {}", view.transactions, view.sum))
+        output::styled(Style::Good, &format!("{}, the sum is {}", count(view.transactions, "transaction"), view.sum))
     } else {
         let text = format!(
             "{} of {} transactions do not balance, the sum is {}",

@@ -4,6 +4,7 @@ use crate::cli::errors::{CliError, Exit};
 use crate::cli::output::{self, Align};
 use crate::cli::owner::{EarningsArgs, control_error};
 use crate::cli::settings;
+use crate::cli::values::count;
 use crate::control::{Answer, Client, Request};
 use crate::wire::account::Earnings;
 
@@ -45,7 +46,7 @@ pub fn picture(columns: u16, earnings: &Earnings) -> String {
         &[
             ("Today (UTC)", earnings.today.to_string()),
             ("Last 7 days", earnings.last_7_days.to_string()),
-            ("All time", format!("{} for {} leases", earnings.all_time, earnings.leases_paid)),
+            ("All time", format!("{} for {}", earnings.all_time, count(earnings.leases_paid, "lease"))),
             ("Pending", format!("{} when running leases end", earnings.pending)),
             ("Fee", format!("{}% of what renters pay, already taken off", percent.trim_end_matches(".0"))),
         ],

@@ -10,7 +10,7 @@ const PLAIN: &str = "\x1b[0m";
 
 /// The picture of `text`, with line ends; `None` when it does not fit into `columns`.
 #[must_use]
-pub fn picture(text: &str, columns: u16) -> Option<String> {
+pub(super) fn picture(text: &str, columns: u16) -> Option<String> {
     let code = QrCode::with_error_correction_level(text, EcLevel::L).ok()?;
     let width = code.width();
     let side = width + 2 * QUIET;

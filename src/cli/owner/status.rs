@@ -9,7 +9,7 @@ use crate::cli::errors::{CliError, Exit};
 use crate::cli::output::{self, Align, Redraw, Style};
 use crate::cli::owner::{StatusArgs, control_error};
 use crate::cli::settings;
-use crate::cli::values::{show_bytes, show_cpus, show_duration};
+use crate::cli::values::{show_duration, show_resources};
 use crate::clock::Clock;
 use crate::control::{Answer, Client, ControlError, LeaseLine, LinkState, Request, Snapshot};
 use crate::wire::lease::LeasePhase;
@@ -142,16 +142,8 @@ fn facts(snapshot: &Snapshot, now: Timestamp) -> Vec<(&'static str, String)> {
         facts.push(("Score", format!("{score}{name}")));
     }
     if let Some(offer) = &snapshot.offer {
-        facts.push((
-            "Lends",
-            format!(
-                "{} cores, {} memory, {} disk, {} GPUs",
-                show_cpus(offer.cpu_millis),
-                show_bytes(offer.memory_bytes),
-                show_bytes(offer.disk_bytes),
-                offer.gpus
-            ),
-        ));
+        let lends = show_resources(offer.cpu_millis, offer.memory_bytes, offer.disk_bytes, offer.gpus);
+        facts.push(("Lends", lends));
         facts.push(("Price", format!("from {} for all of it", offer.price_min)));
     }
     if let Some(earned) = &snapshot.earnings {
@@ -239,7 +231,8 @@ pub fn phase_words(lease: &LeaseLine) -> String {
     };
     match (lease.pull_per_mille, &lease.detail) {
         (Some(done), _) if lease.phase == LeasePhase::Pulling => format!("{word} {}%", done / 10),
-        (_, Some(detail)) => format!("{word}: {detail}"),
+        // A job that runs has nothing to add to that.
+        (_, Some(detail)) if lease.phase != LeasePhase::Running => format!("{word}: {detail}"),
         _ => word.to_owned(),
     }
 }
