@@ -19,6 +19,8 @@ use crate::wire::{BootId, Generation, LeaseId, NodeId, Sequence};
 
 /// Earlier boots remembered per node, so that their delayed heartbeats are known as such.
 const BOOTS_MAX: usize = 8;
+/// Longest reason kept.
+const REASON_CHARS_MAX: usize = 300;
 /// Heartbeats per second the coordinator wants at most; beyond it the interval stretches.
 const HEARTBEATS_PER_SECOND: u32 = 50;
 
@@ -104,7 +106,7 @@ impl Liveness {
             boots_before,
             sequence: heartbeat.sequence,
             state: heartbeat.state,
-            reason: heartbeat.reason.clone(),
+            reason: heartbeat.reason.as_ref().map(|r| r.chars().take(REASON_CHARS_MAX).collect()),
             acted: heartbeat.assignment_generation,
             leases: heartbeat.leases.iter().map(|l| l.lease_id).collect(),
             at,

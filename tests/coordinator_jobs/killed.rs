@@ -146,7 +146,7 @@ async fn a_coordinator_process_killed_at_each_state_of_a_lease_loses_and_doubles
             node.log(lease, "offset=0&complete=true", framed("log")).await.unwrap();
         }
         // Reported, acknowledged, killed, and reported again because the node did not hear the answer.
-        assert_eq!(node.report(lease, sequence, &[what.clone()]).await.unwrap(), Sequence(sequence));
+        assert_eq!(node.report(lease, sequence, std::slice::from_ref(&what)).await.unwrap(), Sequence(sequence));
         process.kill_and_start().await;
         node.connect(process.client().unwrap()).await;
         assert_eq!(node.report(lease, sequence, &[what]).await.unwrap(), Sequence(sequence));

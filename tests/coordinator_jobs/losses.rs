@@ -158,3 +158,16 @@ async fn a_coordinator_that_was_away_gives_every_node_a_fresh_grace() {
     assert_eq!(node.report(lease, 2, &[exited(0, 5)]).await.unwrap(), Sequence(2));
     assert_eq!(world.view(job_id).await.state, JobState::Done);
 }
+
+#[tokio::test]
+async fn a_book_that_a_node_writes_about_its_failure_is_cut_to_a_few_sentences() {
+    let world = World::new().await;
+    let mut node = world.node(1, "0.40").await;
+    let job_id = world.submit(&job()).await.unwrap().job_id;
+    let lease = node.assigned().await.lease_id;
+    let end = LeaseEnd::Failed { why: FailureKind::InvalidSpec, detail: "é".repeat(200_000) };
+    node.report(lease, 1, &[LeaseChange::Ended { end, ran_millis: 0 }]).await.unwrap();
+    let view = world.view(job_id).await;
+    assert_eq!(view.state, JobState::Failed);
+    assert!(serde_json::to_string(&view).unwrap().len() < 10_000);
+}

@@ -61,7 +61,17 @@ impl World {
     pub(crate) async fn kill_and_start(self) -> Self {
         let Self { running, clock, renter, owner, folder } = self;
         drop(running);
-        let running = start(config(&folder), clock.clone()).await.unwrap();
+        // Its tasks are cut off, but hold the folder until they are next polled.
+        let started = async {
+            loop {
+                match start(config(&folder), clock.clone()).await {
+                    Ok(running) => return running,
+                    Err(error) => assert!(error.to_string().contains("uses"), "{error}"),
+                }
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let running = tokio::time::timeout(PATIENCE, started).await.expect("the folder is free in time");
         Self { running, clock, renter, owner, folder }
     }
 

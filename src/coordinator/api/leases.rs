@@ -14,13 +14,15 @@ use crate::coordinator::auth::NodeAuth;
 use crate::coordinator::outputs::{Expected, OutputError};
 use crate::coordinator::problem::{ApiError, Json, Path, Query, RawBody};
 use crate::coordinator::store::{LogUpload, StoreError};
-use crate::wire::lease::{EventsAccepted, LeaseEvents, LogAccepted, OutputAccepted};
+use crate::wire::lease::{EventsAccepted, LeaseChange, LeaseEnd, LeaseEvents, LogAccepted, OutputAccepted};
 use crate::wire::{ErrorCode, LOG_MEDIA_TYPE, LeaseId, Problem};
 
 /// Header with an output's SHA-256, hex.
 const SHA256_HEADER: &str = "x-fizz-sha256";
 /// Events in one call.
 const EVENTS_MAX: usize = 1000;
+/// Longest text of a node's own that is kept with an event.
+const SENTENCE_CHARS_MAX: usize = 1000;
 /// Bytes of one log upload.
 const LOG_UPLOAD_BYTES_MAX: usize = 1 << 20;
 
@@ -45,10 +47,30 @@ async fn events(
         return Err(ApiError::new(ErrorCode::TooLarge, format!("the limit is {EVENTS_MAX} events at once")));
     }
     events.sort_by_key(|event| event.sequence);
+    events.iter_mut().for_each(|event| clip(&mut event.what));
     let now = app.clock.now();
     let (through, changes) = app.store.report_events(node.node_id, lease_id, &events, app.paymaster(), now).await?;
     changes.announce(&app.wake);
     Ok(Json(EventsAccepted { through }))
+}
+
+/// Sentences for people are kept, books are not.
+fn clip(what: &mut LeaseChange) {
+    let text = match what {
+        LeaseChange::Starting { image_digest } => image_digest,
+        LeaseChange::Frozen { reason } => reason,
+        LeaseChange::Ended { end: LeaseEnd::Failed { detail, .. }, .. } => detail,
+        LeaseChange::Ended { end: LeaseEnd::Evicted { reason }, .. } => reason,
+        LeaseChange::Pulling { .. }
+        | LeaseChange::Running
+        | LeaseChange::Thawed
+        | LeaseChange::Collecting
+        | LeaseChange::Ended { .. }
+        | LeaseChange::Unknown => return,
+    };
+    if let Some((end, _)) = text.char_indices().nth(SENTENCE_CHARS_MAX) {
+        text.truncate(end);
+    }
 }
 
 /// Where a log upload belongs.

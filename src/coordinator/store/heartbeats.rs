@@ -3,9 +3,6 @@
 use super::{Store, StoreError, int, millis, word};
 use crate::coordinator::liveness::Seen;
 
-/// Longest reason kept.
-const REASON_CHARS_MAX: usize = 300;
-
 impl Store {
     /// Stores what was last heard of some nodes, all in one transaction.
     ///
@@ -17,13 +14,12 @@ impl Store {
         }
         let mut tx = self.write().await?;
         for node in seen {
-            let reason = node.reason.as_ref().map(|r| r.chars().take(REASON_CHARS_MAX).collect::<String>());
             sqlx::query(
                 "UPDATE nodes SET state = ?, state_reason = ?, boot_id = ?, heartbeat_sequence = ?, seen_at = ? \
                  WHERE node_id = ?",
             )
             .bind(word(&node.state))
-            .bind(reason)
+            .bind(&node.reason)
             .bind(node.boot_id.to_string())
             .bind(int(node.sequence.0))
             .bind(millis(node.at))
