@@ -8,7 +8,8 @@ mod processes;
 mod relay;
 mod world;
 
-use fizz::control::Snapshot;
+use std::time::Duration;
+
 use fizz::wire::lease::LeasePhase;
 use fizz::wire::node::NodeState;
 
@@ -207,16 +208,61 @@ async fn both_at_once_while_the_job_runs() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "needs a Docker engine"]
-async fn an_engine_that_goes_away_in_mid_job_is_missed_and_the_job_goes_on_when_it_is_back() {
+async fn the_agent_again_and_again_until_the_job_is_over() {
+    let mut world = World::new().await;
+    let job = world.submit().await;
+    let mut life = Duration::from_millis(200);
+    while !world.is_over_within(job, life).await {
+        world.agent.kill();
+        world.agent.start();
+        life += Duration::from_millis(70);
+    }
+    world.check(job).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Docker engine"]
+async fn the_coordinator_again_and_again_until_the_job_is_over() {
+    let mut world = World::new().await;
+    let job = world.submit().await;
+    let mut life = Duration::from_millis(200);
+    while !world.is_over_within(job, life).await {
+        world.coordinator.kill();
+        world.coordinator.start();
+        life += Duration::from_millis(110);
+    }
+    world.check(job).await;
+}
+
+/// Cuts the engine off when the job is at `moment`, until the owner has been told.
+async fn survives_without_engine(moment: Moment, shown_as: &str) {
     let world = World::new().await;
-    let job = Moment::Running.reach(&world).await;
+    let job = moment.reach(&world).await;
     world.engine.cut();
-    let missed = |s: &Snapshot| s.state == NodeState::Paused;
-    world.until_owner_sees("that the engine is away", missed).await;
+    world.until_owner_sees("that the engine is away", |s| s.state == NodeState::Paused).await;
     let status = world.fizz(&["status"]);
     assert!(status.contains("Paused: no container engine answers at unix://"), "{status}");
-    assert!(status.contains("running"), "the job is still shown: {status}");
+    assert!(status.contains(shown_as), "the job is still shown: {status}");
+    world.engine.drop_held();
     world.engine.mend();
     world.until_owner_sees("that the engine is back", |s| s.state != NodeState::Paused).await;
     world.check(job).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Docker engine"]
+async fn an_engine_that_goes_away_while_it_makes_the_container_is_missed_and_the_job_goes_on_when_it_is_back() {
+    survives_without_engine(Moment::Calling(Call::Create, Side::Answer), "starting").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Docker engine"]
+async fn an_engine_that_goes_away_in_mid_job_is_missed_and_the_job_goes_on_when_it_is_back() {
+    survives_without_engine(Moment::Running, "running").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "needs a Docker engine"]
+async fn an_engine_that_goes_away_while_it_hands_over_the_output_is_missed_and_asked_again() {
+    survives_without_engine(Moment::Calling(Call::Archive, Side::Answer), "collecting").await;
 }

@@ -131,6 +131,16 @@ impl World {
         until(what, async || look(&self.state).await.filter(|snapshot| wished(snapshot))).await
     }
 
+    /// Whether the job's end comes within this time.
+    pub(crate) async fn is_over_within(&self, job: Job, time: Duration) -> bool {
+        let over = async {
+            while !self.renter.job(job.0).await.is_ok_and(|view| view.state.is_final()) {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        tokio::time::timeout(time, over).await.is_ok()
+    }
+
     /// Waits for the job's end and checks that it is as if nothing had happened.
     pub(crate) async fn check(&self, job: Job) {
         let view =
