@@ -226,6 +226,18 @@ impl Client {
         self.anywhere(|api| api.post(&format!("/v1/enrollments/{id}/poll")).json(&poll)).await
     }
 
+    /// Whether the coordinator knows this node by its key.
+    ///
+    /// # Errors
+    /// [`ClientError`] when it cannot be asked.
+    pub async fn is_known(&self) -> Result<bool, ClientError> {
+        match self.session(None).await {
+            Ok(_) => Ok(true),
+            Err(error) if error.code().is_some_and(means_unknown) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Reports the inventory.
     ///
     /// # Errors
@@ -447,6 +459,11 @@ fn address_failed(error: &HttpError) -> bool {
         HttpError::Problem(problem) => problem.status >= 500,
         HttpError::BadUrl { .. } | HttpError::BadAuthority(_) | HttpError::Setup(_) => false,
     }
+}
+
+/// What a coordinator says to a node it never let in, or no longer wants.
+const fn means_unknown(code: ErrorCode) -> bool {
+    matches!(code, ErrorCode::Unauthorized | ErrorCode::NotFound | ErrorCode::BadSignature | ErrorCode::Forbidden)
 }
 
 fn session_refused(error: &ClientError) -> bool {

@@ -73,6 +73,8 @@ pub(super) enum Input {
     Lease(LeaseId),
     /// A lease's task ended.
     LeaseEnded(LeaseId, bool),
+    /// Why the coordinator refuses heartbeats; nothing when it takes them.
+    HeartbeatRefused(Option<String>),
     /// Inventory and benchmarks were taken, or why the coordinator refuses them.
     Uploaded(Option<String>),
     /// Earnings, and who asked.
@@ -196,7 +198,8 @@ impl Driver {
         tracing::info!(%node_id, "this machine is enrolled");
         self.notes.joining = None;
         let (client, inbox) = (self.client.clone(), self.inbox.clone());
-        let beats = sync::heartbeats(client.clone(), self.boot_id, self.reports.subscribe(), self.newest.clone());
+        let (reports, newest) = (self.reports.subscribe(), self.newest.clone());
+        let beats = sync::heartbeats(client.clone(), self.boot_id, reports, newest, inbox.clone());
         self.farewell = Some(tokio::spawn(beats));
         self.tasks.spawn(sync::assignments(client.clone(), self.newest.subscribe(), inbox.clone()));
         self.tasks.spawn(sync::uploads(client, self.uploads.subscribe(), inbox.clone()));
@@ -233,6 +236,7 @@ impl Driver {
                 self.feed(Event::TaskEnded { lease_id, over }).await;
                 self.ask_earnings(None);
             }
+            Input::HeartbeatRefused(why) => self.notes.heartbeat_refused = why,
             Input::Uploaded(refused) => self.notes.upload_refused = refused,
             Input::Earnings(result, asker) => self.earnings(result, asker),
         }

@@ -42,6 +42,8 @@ pub struct EnrollOptions {
 #[derive(Debug)]
 pub struct Enrollment {
     flow: Flow,
+    /// Whether the coordinator has been asked if it knows the node that the journal knows.
+    checked: bool,
     _lock: Arc<StateLock>,
 }
 
@@ -96,7 +98,7 @@ impl Enrollment {
         let journal = Journal::open(&options.state_dir.journal()).await?;
         let client = Client::new(&options.coordinators, identity, clock)?;
         let flow = Flow::new(client, journal, &options.name, options.join_token);
-        Ok(Self { flow, _lock: Arc::new(lock) })
+        Ok(Self { flow, checked: false, _lock: Arc::new(lock) })
     }
 
     /// Goes on to the next step; [`EnrollStep::Enrolled`] is the last.
@@ -104,6 +106,10 @@ impl Enrollment {
     /// # Errors
     /// [`EnrollError`] when the coordinator refuses or, at the first step, cannot be reached.
     pub async fn next(&mut self) -> Result<EnrollStep, EnrollError> {
+        if !self.checked {
+            self.flow.forget_if_unknown().await?;
+            self.checked = true;
+        }
         self.flow.next().await
     }
 }
@@ -136,6 +142,17 @@ impl Flow {
             Some(pending) => self.wait(&pending).await?,
         };
         self.take(status).await
+    }
+
+    /// A person who enrols again may have another network in mind, or one that has forgotten this node.
+    async fn forget_if_unknown(&self) -> Result<(), EnrollError> {
+        if let Some(node_id) = known_node(&self.journal).await? {
+            self.client.set_node_id(node_id);
+            if !self.client.is_known().await? {
+                self.journal.set_meta(NODE_ID, None).await?;
+            }
+        }
+        Ok(())
     }
 
     async fn take(&mut self, status: EnrollStatus) -> Result<EnrollStep, EnrollError> {

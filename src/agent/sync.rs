@@ -47,9 +47,11 @@ pub(super) async fn heartbeats(
     boot_id: BootId,
     mut reports: watch::Receiver<Report>,
     newest: watch::Sender<Generation>,
+    inbox: mpsc::Sender<Input>,
 ) {
     let mut sequence = Sequence(0);
     let mut failures = 0;
+    let mut refused = None;
     loop {
         let report = reports.borrow_and_update().clone();
         sequence = sequence.next();
@@ -64,6 +66,13 @@ pub(super) async fn heartbeats(
         let answer = client.heartbeat(&heartbeat).await;
         if heartbeat.state == NodeState::Stopped {
             return;
+        }
+        // Being refused wants a person; being unreachable shows in the link.
+        let refusal = answer.as_ref().err().filter(|error| error.code().is_some()).map(ToString::to_string);
+        if refusal != refused {
+            refused.clone_from(&refusal);
+            // A closed inbox means that the agent ends; the last heartbeat still goes out.
+            let _ = inbox.send(Input::HeartbeatRefused(refusal)).await;
         }
         match answer {
             Ok(ack) => {

@@ -51,7 +51,7 @@ async fn a_key_that_others_may_read_or_that_is_damaged_stops_the_start() {
 }
 
 #[tokio::test]
-async fn a_damaged_or_newer_database_means_the_safe_state_and_stays_as_it_is() {
+async fn a_damaged_database_means_the_safe_state_and_stays_as_it_is() {
     let (_dir, state, options) = alone();
     drop(agent::build(options.clone(), Clock::system()).await.unwrap());
     let garbage = vec![0x5a_u8; 8192];
@@ -71,6 +71,36 @@ async fn a_damaged_or_newer_database_means_the_safe_state_and_stays_as_it_is() {
     assert_eq!(snapshot.state, NodeState::Paused);
     assert_eq!(Client::ask(&state.control_socket(), Request::Drain).await.unwrap(), Answer::Draining);
     crate::world::within(node.task).await.unwrap();
+}
+
+async fn open(state: &StateDir) -> sqlx::SqliteConnection {
+    use sqlx::ConnectOptions as _;
+    sqlx::sqlite::SqliteConnectOptions::new().filename(state.journal()).connect().await.unwrap()
+}
+
+#[tokio::test]
+async fn a_database_of_a_newer_fizz_means_the_safe_state() {
+    let (_dir, state, options) = alone();
+    drop(agent::build(options.clone(), Clock::system()).await.unwrap());
+    let mut other = open(&state).await;
+    sqlx::query("PRAGMA user_version = 999").execute(&mut other).await.unwrap();
+    drop(other);
+    let mut node = Node::start(options, Clock::system()).await;
+    let why = node.until_state(NodeState::Paused).await.why.unwrap();
+    assert!(why.contains("newer fizz") && why.contains("update fizz"), "{why}");
+}
+
+#[tokio::test]
+async fn a_locked_database_means_the_safe_state() {
+    let (_dir, state, options) = alone();
+    drop(agent::build(options.clone(), Clock::system()).await.unwrap());
+    let mut other = open(&state).await;
+    for statement in ["PRAGMA journal_mode = DELETE", "BEGIN EXCLUSIVE"] {
+        sqlx::query(statement).execute(&mut other).await.unwrap();
+    }
+    let mut node = Node::start(options, Clock::system()).await;
+    let why = node.until_state(NodeState::Paused).await.why.unwrap();
+    assert!(why.contains("in use by another process") && why.contains("fuser"), "{why}");
 }
 
 #[tokio::test]

@@ -42,6 +42,24 @@ async fn without_an_engine_the_node_is_paused_and_recovers_by_itself() {
 }
 
 #[tokio::test]
+async fn the_engine_may_stop_and_start_in_the_middle_of_a_job() {
+    let world = World::new().await;
+    world.deposit(10).await;
+    let mut node = world.node("a").await;
+    node.until_state(NodeState::Idle).await;
+    let job = world.submit("hold").await;
+    let lease_id = node.until_phase(LeasePhase::Running).await;
+    world.engine.set_up(false);
+    node.until_state(NodeState::Paused).await;
+    world.engine.set_up(true);
+    node.until_state(NodeState::Working).await;
+    world.engine.release(lease_id);
+    let done = within(world.renter().wait_final(job.job_id)).await.unwrap();
+    assert_eq!((done.outcome, done.lease_count), (Some(LeaseEnd::Exited { code: 0 }), 1));
+    assert_eq!(world.engine.starts(lease_id), 1);
+}
+
+#[tokio::test]
 async fn the_coordinator_may_restart_in_the_middle_of_a_job() {
     let mut world = World::new().await;
     world.deposit(10).await;

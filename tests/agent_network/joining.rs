@@ -130,3 +130,32 @@ async fn an_offer_larger_than_the_machine_pauses_the_node_and_names_the_key() {
     let snapshot = node.until_state(NodeState::Paused).await;
     assert!(snapshot.why.as_deref().is_some_and(|w| w.contains("offer.cpus")), "{:?}", snapshot.why);
 }
+
+#[tokio::test]
+async fn a_network_that_does_not_know_the_node_is_shown_and_enrolling_again_joins_it() {
+    let (old, new) = (World::new().await, World::new().await);
+    let mut node = old.node("a").await;
+    let known = node.until_state(NodeState::Idle).await.node_id.unwrap();
+    node.drain().await;
+    let mut options = old.options("a", None);
+    options.coordinators = new.options("a", None).coordinators;
+    let mut node = Node::start(options.clone(), Clock::system()).await;
+    node.until("told to enrol", |s| s.warnings.iter().any(|w| w.contains("fizz enroll"))).await;
+    node.drain().await;
+    let mut enrollment = Enrollment::open(
+        EnrollOptions {
+            state_dir: options.state_dir.clone(),
+            name: options.name.clone(),
+            coordinators: options.coordinators.clone(),
+            join_token: Some(new.join_token().await),
+        },
+        Clock::system(),
+    )
+    .await
+    .unwrap();
+    let EnrollStep::Enrolled { node_id, already } = enrollment.next().await.unwrap() else { panic!("not in") };
+    assert!(!already && node_id != known);
+    drop(enrollment);
+    let mut node = Node::start(options, Clock::system()).await;
+    node.until("without warnings", |s| s.state == NodeState::Idle && s.warnings.is_empty()).await;
+}

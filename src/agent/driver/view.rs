@@ -16,6 +16,8 @@ pub(super) struct Notes {
     pub(super) measuring: Option<String>,
     /// Why there is no score.
     pub(super) bench_failed: Option<String>,
+    /// Why the coordinator refuses heartbeats.
+    pub(super) heartbeat_refused: Option<String>,
     /// Why the coordinator refuses inventory or benchmarks.
     pub(super) upload_refused: Option<String>,
     /// What is lent.
@@ -82,8 +84,11 @@ impl Driver {
 
     fn warnings(&self) -> Vec<String> {
         let bench = self.notes.bench_failed.as_ref().map(|why| format!("this machine has no score: {why}"));
-        let upload = self.notes.upload_refused.clone();
-        [self.client.clock_warning(), bench, upload].into_iter().flatten().collect()
+        let (heartbeat, upload) = (self.notes.heartbeat_refused.clone(), self.notes.upload_refused.clone());
+        let mut warnings: Vec<String> =
+            [self.client.clock_warning(), bench, heartbeat, upload].into_iter().flatten().collect();
+        warnings.dedup();
+        warnings
     }
 
     fn report(&self) -> Report {
