@@ -2,6 +2,7 @@
 //!
 //! Whatever is killed and whenever: the job runs once, its log and output are exact, it is paid once, and nothing is left.
 #![cfg(unix)]
+#![allow(clippy::unwrap_used, reason = "a test that cannot be set up must fail loudly")]
 
 mod engine;
 mod processes;
