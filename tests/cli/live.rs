@@ -1,6 +1,6 @@
 //! Against a coordinator and a node: what a renter and an operator see.
 
-use super::world::{Ended, Live, first_line, interrupt, within};
+use super::world::{Ended, Live, first_line, fizz, interrupt, within};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_job_feels_like_a_local_command() {
@@ -98,5 +98,89 @@ async fn the_operator_sees_nodes_and_a_ledger_that_sums_to_zero() {
     assert_eq!(deposits["balance"].as_i64().unwrap().abs(), 100_000_000);
     let account = live.run(&["coordinator", "account", "show"]).await.expect(0);
     assert!(account.text().contains("attic"), "{}", account.text());
+    live.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_ctrl_c_leaves_the_job_and_says_how_to_find_it() {
+    let live = Live::start().await;
+    // It does not end on SIGTERM, and its grace is long: there is time for a second Ctrl-C.
+    let mut child = live.command(&["run", "--stop-timeout", "300", "stubborn"]).spawn().unwrap();
+    assert_eq!(first_line(&mut child).await, "begin\n");
+    interrupt(&child);
+    let mut err = tokio::io::BufReader::new(child.stderr.take().unwrap());
+    within(until_said(&mut err, "asking the job to stop")).await;
+    interrupt(&child);
+    let said = within(until_said(&mut err, "is left alone")).await;
+    assert!(said.contains("is left alone"), "{said}");
+    assert_eq!(within(child.wait()).await.unwrap().code(), Some(130));
+    live.release_all();
+    live.stop().await;
+}
+
+/// Reads lines until one has `part` in it.
+async fn until_said(err: &mut (impl tokio::io::AsyncBufRead + Unpin), part: &str) -> String {
+    use tokio::io::AsyncBufReadExt as _;
+    let mut said = String::new();
+    while !said.contains(part) {
+        assert!(err.read_line(&mut said).await.unwrap() > 0, "ended after: {said}");
+    }
+    said
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_restarts_costs_no_byte_of_the_log_and_repeats_none() {
+    let mut live = Live::start().await;
+    let mut child = live.command(&["run", "hold"]).spawn().unwrap();
+    assert_eq!(first_line(&mut child).await, "begin\n");
+    live.restart_coordinator().await;
+    live.release_all();
+    let ended = Ended::of(within(child.wait_with_output()).await.unwrap()).expect(0);
+    assert_eq!(ended.text(), "end");
+    live.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_owner_sees_the_agent_its_earnings_and_drains_it() {
+    let live = Live::start().await;
+    live.run(&["run", "hello"]).await.expect(0);
+    let status = Ended::of(within(live.owner(&["status", "--json"]).output()).await.unwrap()).expect(0).json();
+    assert_eq!(status["name"], "attic");
+    assert_eq!(status["coordinator"]["link"], "connected");
+    let status = Ended::of(within(live.owner(&["status"]).output()).await.unwrap()).expect(0);
+    assert!(status.text().starts_with("● "), "{}", status.text());
+    assert!(status.text().lines().all(|line| line.chars().count() <= 80), "{}", status.text());
+    let earned = Ended::of(within(live.owner(&["earnings", "--json"]).output()).await.unwrap()).expect(0).json();
+    assert_eq!(earned["leases_paid"], 1);
+    let drained = Ended::of(within(live.owner(&["drain"]).output()).await.unwrap()).expect(0);
+    assert!(drained.err.contains("the agent has stopped"), "{}", drained.err);
+    live.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_machine_joins_by_token_or_by_a_code_that_is_approved() {
+    let live = Live::start().await;
+    live.run(&["coordinator", "token", "create", "--out", "second.token"]).await.expect(0);
+    let enroll =
+        ["enroll", "--coordinator", &live.url, "--ca-file", "coordinator/ca.pem", "--token-file", "second.token"];
+    let joined = Ended::of(within(fizz(live.home.path(), &enroll).output()).await.unwrap()).expect(0);
+    assert_eq!(joined.text().len(), 36, "{joined:#?}");
+    let config = std::fs::read_to_string(live.home.path().join("fizz.toml")).unwrap();
+    assert!(config.contains(&live.url) && config.contains("/coordinator/ca.pem"), "{config}");
+
+    // The same token again is refused, with what to do.
+    let mut again = fizz(live.home.path(), &enroll);
+    again.env("FIZZ_STATE_DIR", live.home.path().join("third"));
+    let refused = Ended::of(within(again.output()).await.unwrap()).expect(5);
+    assert!(refused.err.contains("has been used already"), "{}", refused.err);
+
+    let mut waiting = fizz(live.home.path(), &enroll[..5]);
+    let mut child = waiting.env("FIZZ_STATE_DIR", live.home.path().join("third")).spawn().unwrap();
+    let mut err = tokio::io::BufReader::new(child.stderr.take().unwrap());
+    let said = within(until_said(&mut err, "Code   ")).await;
+    let code = said.split("Code   ").nth(1).unwrap()[..9].to_owned();
+    live.run(&["coordinator", "approve", "--yes", &code]).await.expect(0);
+    let joined = Ended::of(within(child.wait_with_output()).await.unwrap()).expect(0);
+    assert_eq!(joined.text().len(), 36, "{joined:#?}");
     live.stop().await;
 }

@@ -75,7 +75,8 @@ pub(crate) struct Live {
     pub(crate) home: TempDir,
     pub(crate) engine: FakeRuntime,
     running: Option<Running>,
-    url: String,
+    config: CoordinatorConfig,
+    pub(crate) url: String,
     ca_file: PathBuf,
     stop: watch::Sender<Stop>,
     node: JoinHandle<Outcome>,
@@ -93,7 +94,8 @@ impl Live {
             heartbeat_interval_millis: 300,
             ..CoordinatorConfig::default()
         };
-        let running = coordinator::start(config, Clock::system()).await.unwrap();
+        let running = coordinator::start(config.clone(), Clock::system()).await.unwrap();
+        let config = CoordinatorConfig { listen: running.address(), ..config };
         let url = running.url().as_str().trim_end_matches('/').to_owned();
         let ca_file = data_dir.join("ca.pem");
         let engine = engine();
@@ -102,6 +104,7 @@ impl Live {
             home,
             engine,
             running: Some(running),
+            config,
             url,
             ca_file,
             stop,
@@ -156,6 +159,28 @@ impl Live {
         Ended::of(within(self.command(args).output()).await.unwrap())
     }
 
+    /// A command of the node's owner.
+    pub(crate) fn owner(&self, args: &[&str]) -> Command {
+        let mut command = fizz(self.home.path(), args);
+        command.env("FIZZ_STATE_DIR", self.home.path().join("node"));
+        command
+    }
+
+    /// Stops the coordinator as an operator would and starts it again on the same port and folder.
+    pub(crate) async fn restart_coordinator(&mut self) {
+        if let Some(running) = self.running.take() {
+            running.shutdown(Duration::from_millis(200)).await;
+        }
+        self.running = Some(coordinator::start(self.config.clone(), Clock::system()).await.unwrap());
+    }
+
+    /// Lets every container that holds go on.
+    pub(crate) fn release_all(&self) {
+        for container in self.engine.containers() {
+            self.engine.release(container.lease_id);
+        }
+    }
+
     pub(crate) async fn stop(mut self) {
         self.stop.send(Stop::Drain).unwrap();
         within(self.node).await.unwrap();
@@ -171,6 +196,7 @@ fn engine() -> FakeRuntime {
         ("hello", vec![Step::line("hello")]),
         ("mixed", vec![Step::Out(vec![0xff, 0, b'\n']), Step::Err(b"trouble\n".to_vec()), Step::Exit(3)]),
         ("hold", vec![Step::line("begin"), Step::Hold, Step::line("end")]),
+        ("stubborn", vec![Step::IgnoreTerm, Step::line("begin"), Step::Hold]),
         ("hungry", vec![Step::OutOfMemory]),
         ("maker", vec![Step::File("/output/picture.png".to_owned(), b"PNG".to_vec())]),
     ];
