@@ -24,6 +24,12 @@ use crate::wire::{ErrorCode, IDEMPOTENCY_HEADER, JobId, Secret};
 /// How often a call that failed for now is tried before the failure is reported.
 const TRIES: u32 = 4;
 
+/// Longest time between two looks at a job.
+const LOOK_MAX: Duration = Duration::from_secs(1);
+
+/// How often in a row a coordinator may be away, several tries each time, before waiting is given up: some minutes.
+const ABSENCES_MAX: u32 = 60;
+
 /// An output download may take this long.
 const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 
@@ -135,13 +141,19 @@ impl RentClient {
     /// When the job is not there, or the coordinator stays away.
     pub async fn wait_final(&self, job: JobId) -> Result<JobView, RentError> {
         let mut pause = Duration::from_millis(5);
+        let mut failures = 0;
         loop {
-            let view = self.job(job).await?;
-            if view.state.is_final() {
-                return Ok(view);
+            match self.job(job).await {
+                Ok(view) if view.state.is_final() => return Ok(view),
+                Ok(_) => failures = 0,
+                Err(RentError::Http(error)) if error.is_temporary() && failures < ABSENCES_MAX => {
+                    failures += 1;
+                    pause = LOOK_MAX;
+                }
+                Err(error) => return Err(error),
             }
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
+            pause = (pause * 2).min(LOOK_MAX);
         }
     }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::task::{JoinError, JoinHandle};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::progress::StateLine;
 use crate::cli::errors::{CliError, Exit};
@@ -39,9 +40,8 @@ struct Watch<'a> {
 
 impl Watch<'_> {
     async fn run(&self, job: &JobView, signals: &mut StopSignals) -> Result<Option<JobView>, CliError> {
-        let mut shown = self.line.show(job, None);
+        let _states = AbortOnDropHandle::new(show_states(self.client.clone(), job.clone(), self.line.clone()));
         let mut log = copy_log(self.client.follow_logs(self.job, 0), self.line.clone());
-        let mut look = LOOK_FIRST;
         let mut stopping = false;
         loop {
             tokio::select! {
@@ -50,34 +50,30 @@ impl Watch<'_> {
                     return self.last_word(signals, stopping).await;
                 }
                 () = signals.next() => {
-                    if self.interrupted(&mut stopping).await? {
+                    if self.interrupted(signals, &mut stopping).await? {
                         log.abort();
                         return Ok(None);
                     }
-                    look = LOOK_FIRST;
-                }
-                () = tokio::time::sleep(look) => {
-                    let view = self.client.job(self.job).await.map_err(|error| self.lost(error.into()))?;
-                    shown = self.line.show(&view, Some(&shown));
-                    look = next_look(look, view.state);
                 }
             }
         }
     }
 
-    /// The first Ctrl-C asks the job to stop, the second leaves it alone; whether this was the second.
-    async fn interrupted(&self, stopping: &mut bool) -> Result<bool, CliError> {
+    /// The first Ctrl-C asks the job to stop, the second leaves it alone; whether there was a second.
+    async fn interrupted(&self, signals: &mut StopSignals, stopping: &mut bool) -> Result<bool, CliError> {
         let job = self.job;
         self.line.clear();
-        if std::mem::replace(stopping, true) {
-            output::note(format!(
-                "job {job} is left alone\nfizz: look at it with `fizz job show {job}`, stop it with `fizz job stop {job}`"
-            ));
-            return Ok(true);
+        if !std::mem::replace(stopping, true) {
+            self.line.say("asking the job to stop; Ctrl-C again leaves it alone");
+            tokio::select! {
+                asked = self.client.stop(job) => return asked.map(|()| false).map_err(|error| self.lost(error.into())),
+                () = signals.next() => {}
+            }
         }
-        self.line.say("asking the job to stop; Ctrl-C again leaves it alone");
-        self.client.stop(job).await.map_err(|error| self.lost(error.into()))?;
-        Ok(false)
+        output::note(format!(
+            "job {job} is left alone\nfizz: look at it with `fizz job show {job}`, stop it with `fizz job stop {job}`"
+        ));
+        Ok(true)
     }
 
     async fn log_ended(&self, copied: Result<Result<(), CopyError>, JoinError>) -> Result<(), CliError> {
@@ -102,7 +98,7 @@ impl Watch<'_> {
                     return view.map(Some).map_err(|error| self.lost(error.into()));
                 }
                 () = signals.next() => {
-                    if self.interrupted(&mut stopping).await? {
+                    if self.interrupted(signals, &mut stopping).await? {
                         return Ok(None);
                     }
                 }
@@ -117,6 +113,22 @@ impl Watch<'_> {
             .because(error.to_string())
             .next(format!("look at it with `fizz job show {job}`, stop it with `fizz job stop {job}`"))
     }
+}
+
+/// Shows where the job stands until it is told to end. A coordinator that is away is the log reader's business: it is the
+/// one that gives up.
+fn show_states(client: RentClient, job: JobView, line: StateLine) -> JoinHandle<()> {
+    tokio::spawn(async move {
+        let mut shown = line.show(&job, None);
+        let mut look = LOOK_FIRST;
+        loop {
+            tokio::time::sleep(look).await;
+            if let Ok(view) = client.job(job.job_id).await {
+                shown = line.show(&view, Some(&shown));
+                look = next_look(look, view.state);
+            }
+        }
+    })
 }
 
 /// Looks often at first, then seldom: the log tells faster than the state that something happens.
