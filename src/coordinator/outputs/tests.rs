@@ -187,5 +187,6 @@ async fn halves_that_a_killed_coordinator_left_are_gone_after_its_next_start() {
     assert_eq!(files(&dir), 2);
     let again = outputs(&dir);
     assert_eq!(files(&dir), 1);
-    again.get(&stored).await.unwrap();
+    let back: Vec<Bytes> = again.get(&stored).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(back.concat().len(), 1 << 20, "whole outputs stay");
 }
