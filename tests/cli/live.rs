@@ -184,3 +184,16 @@ async fn a_machine_joins_by_token_or_by_a_code_that_is_approved() {
     assert_eq!(joined.text().len(), 36, "{joined:#?}");
     live.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_job_whose_output_nobody_reads_any_more_is_asked_to_stop() {
+    let live = Live::start().await;
+    let mut child = live.command(&["run", "--stop-timeout", "1", "chatty"]).spawn().unwrap();
+    assert_eq!(first_line(&mut child).await, "begin\n");
+    drop(child.stdout.take());
+    live.release_all();
+    let ended = Ended::of(within(child.wait_with_output()).await.unwrap());
+    assert!(ended.err.contains("nobody reads the output any more; asking the job to stop"), "{}", ended.err);
+    assert!(matches!(ended.code, 137 | 143), "{ended:#?}");
+    live.stop().await;
+}

@@ -197,6 +197,7 @@ fn engine() -> FakeRuntime {
         ("mixed", vec![Step::Out(vec![0xff, 0, b'\n']), Step::Err(b"trouble\n".to_vec()), Step::Exit(3)]),
         ("hold", vec![Step::line("begin"), Step::Hold, Step::line("end")]),
         ("stubborn", vec![Step::IgnoreTerm, Step::line("begin"), Step::Hold]),
+        ("chatty", vec![Step::line("begin"), Step::Hold, Step::line("more"), Step::Hold]),
         ("hungry", vec![Step::OutOfMemory]),
         ("maker", vec![Step::File("/output/picture.png".to_owned(), b"PNG".to_vec())]),
     ];
