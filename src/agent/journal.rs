@@ -17,7 +17,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sqlx::Row as _;
 use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow, SqliteSynchronous,
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
+    SqliteSynchronous,
 };
 
 use crate::job::machine::{LogPosition, Saved};
@@ -87,17 +88,21 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] when it cannot be written.
     pub async fn put_lease(&self, assignment: &Assignment) -> Result<(), JournalError> {
-        let text = self.encode(assignment)?;
-        let generation = i64::try_from(assignment.generation.0).unwrap_or(i64::MAX);
+        let mut tx = self.pool.begin().await.map_err(|error| self.failed(error))?;
+        self.put_in(&mut tx, assignment).await?;
+        tx.commit().await.map_err(|error| self.failed(error))
+    }
+
+    async fn put_in(&self, connection: &mut SqliteConnection, assignment: &Assignment) -> Result<(), JournalError> {
         sqlx::query(
             "INSERT INTO leases (lease_id, generation, assignment) VALUES (?, ?, ?) \
              ON CONFLICT (lease_id) DO UPDATE SET generation = excluded.generation, assignment = excluded.assignment \
              WHERE excluded.generation > leases.generation",
         )
         .bind(assignment.lease_id.to_string())
-        .bind(generation)
-        .bind(text)
-        .execute(&self.pool)
+        .bind(i64::try_from(assignment.generation.0).unwrap_or(i64::MAX))
+        .bind(self.encode(assignment)?)
+        .execute(connection)
         .await
         .map_err(|error| self.failed(error))?;
         Ok(())
@@ -152,8 +157,39 @@ impl Journal {
         at: Timestamp,
         changes: &[LeaseChange],
     ) -> Result<Vec<LeaseEvent>, JournalError> {
-        let saved = self.encode(saved)?;
         let mut tx = self.pool.begin().await.map_err(|error| self.failed(error))?;
+        let events = self.record_in(&mut tx, lease_id, saved, at, changes).await?;
+        tx.commit().await.map_err(|error| self.failed(error))?;
+        Ok(events)
+    }
+
+    /// [`Journal::put_lease`] and [`Journal::record`] in one transaction, for a lease that is new.
+    ///
+    /// # Errors
+    /// [`JournalError`] when it cannot be written.
+    pub async fn record_new(
+        &self,
+        assignment: &Assignment,
+        saved: &Saved,
+        at: Timestamp,
+        changes: &[LeaseChange],
+    ) -> Result<Vec<LeaseEvent>, JournalError> {
+        let mut tx = self.pool.begin().await.map_err(|error| self.failed(error))?;
+        self.put_in(&mut tx, assignment).await?;
+        let events = self.record_in(&mut tx, assignment.lease_id, saved, at, changes).await?;
+        tx.commit().await.map_err(|error| self.failed(error))?;
+        Ok(events)
+    }
+
+    async fn record_in(
+        &self,
+        connection: &mut SqliteConnection,
+        lease_id: LeaseId,
+        saved: &Saved,
+        at: Timestamp,
+        changes: &[LeaseChange],
+    ) -> Result<Vec<LeaseEvent>, JournalError> {
+        let saved = self.encode(saved)?;
         let count = i64::try_from(changes.len()).unwrap_or(i64::MAX);
         let last: Option<i64> = sqlx::query_scalar(
             "UPDATE leases SET saved = ?, last_sequence = last_sequence + ? WHERE lease_id = ? RETURNING last_sequence",
@@ -161,7 +197,7 @@ impl Journal {
         .bind(saved)
         .bind(count)
         .bind(lease_id.to_string())
-        .fetch_optional(&mut *tx)
+        .fetch_optional(&mut *connection)
         .await
         .map_err(|error| self.failed(error))?;
         let first = last.ok_or(JournalError::UnknownLease { lease_id })? - count + 1;
@@ -172,12 +208,11 @@ impl Journal {
                 .bind(lease_id.to_string())
                 .bind(sequence)
                 .bind(self.encode(&event)?)
-                .execute(&mut *tx)
+                .execute(&mut *connection)
                 .await
                 .map_err(|error| self.failed(error))?;
             events.push(event);
         }
-        tx.commit().await.map_err(|error| self.failed(error))?;
         Ok(events)
     }
 

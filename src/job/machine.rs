@@ -3,7 +3,7 @@
 //! `Assigned → Pulling → Starting → Running ⇄ Frozen → Collecting → Closing → Reporting → Over`
 //!
 //! Invariants
-//! - What a [`Step`] says to record is recorded before its actions are done; [`Input::Begin`] takes any recorded state up again.
+//! - What a [`Step`] says to record is recorded before any of its actions that could not be repeated; [`Input::Begin`] takes any recorded state up again.
 //! - A container is started from `Starting` only, and `Starting` is never entered again.
 //! - `Ended` is emitted exactly once, when log and output are accepted.
 //! - The first cause of an end stays: a job stopped by its renter and then evicted was stopped.

@@ -1,7 +1,8 @@
 //! One task per lease: it drives the pure machine over the container engine, the coordinator and the journal.
 //!
 //! Invariants
-//! - What the machine wants recorded is in the journal before any of its actions begins.
+//! - What the machine wants recorded is in the journal before any action that could not be repeated; a pull, the making of a
+//!   container (it is found again by label) and looking at one may begin while it is written. A start never does.
 //! - Everything that goes on for a lease lives in its one task: aborting it stops all of it, as a crash would, and
 //!   [`spawn`] takes it up again.
 

@@ -50,6 +50,8 @@ struct Task {
     assignment: Assignment,
     machine: Machine,
     position: LogPosition,
+    /// Whether the journal does not know the lease yet.
+    is_new: bool,
     outbox: VecDeque<LeaseEvent>,
     works: JoinSet<Done>,
     publish: watch::Sender<LeaseSnapshot>,
@@ -72,10 +74,13 @@ impl Task {
         publish: watch::Sender<LeaseSnapshot>,
     ) -> Result<Self, JournalError> {
         let lease_id = assignment.lease_id;
-        deps.journal.put_lease(&assignment).await?;
-        let record = deps.journal.lease(lease_id).await?.ok_or(JournalError::UnknownLease { lease_id })?;
-        let outbox = deps.journal.unacked_events(lease_id).await?.into();
-        let mut saved = record.saved;
+        let record = deps.journal.lease(lease_id).await?;
+        let is_new = record.is_none();
+        if record.as_ref().is_some_and(|record| record.assignment.generation < assignment.generation) {
+            deps.journal.put_lease(&assignment).await?;
+        }
+        let (mut saved, position) = record.map(|record| (record.saved, record.log)).unwrap_or_default();
+        let outbox = if is_new { VecDeque::new() } else { deps.journal.unacked_events(lease_id).await?.into() };
         if saved.container.is_none() {
             saved.container = found.map(|container| container.id.0);
         }
@@ -84,7 +89,8 @@ impl Task {
             machine: Machine::new(Terms::of(&assignment.spec), saved),
             deps,
             assignment,
-            position: record.log,
+            position,
+            is_new,
             outbox,
             works: JoinSet::new(),
             publish,
@@ -169,10 +175,14 @@ impl Task {
     async fn feed(&mut self, input: Input) {
         let now = Now { wall: self.deps.clock.now(), steady: self.deps.clock.steady() };
         let step = self.machine.handle(input, now);
+        let (early, late): (Vec<_>, Vec<_>) = step.actions.into_iter().partition(may_begin_early);
+        for action in early {
+            self.act(action).await;
+        }
         if step.record && !self.record(now, &step.changes).await {
             return;
         }
-        for action in step.actions {
+        for action in late {
             self.act(action).await;
         }
         self.show();
@@ -182,9 +192,15 @@ impl Task {
     async fn record(&mut self, now: Now, changes: &[LeaseChange]) -> bool {
         let mut backoff = Backoff::engine();
         loop {
-            let (journal, lease_id) = (&self.deps.journal, self.assignment.lease_id);
-            match journal.record(lease_id, self.machine.saved(), now.wall, changes).await {
+            let (journal, lease_id, saved) = (&self.deps.journal, self.assignment.lease_id, self.machine.saved());
+            let recorded = if self.is_new {
+                journal.record_new(&self.assignment, saved, now.wall, changes).await
+            } else {
+                journal.record(lease_id, saved, now.wall, changes).await
+            };
+            match recorded {
                 Ok(events) => {
+                    self.is_new = false;
                     self.outbox.extend(events);
                     return true;
                 }
@@ -403,6 +419,27 @@ impl Task {
             snapshot::update(shown, &self.machine, self.pull_per_mille, self.trouble_now.as_deref(), now);
             *shown != before
         });
+    }
+}
+
+/// What changes nothing, or nothing that could not be found again by label, need not wait for the journal: the write and the
+/// work go on side by side. A start always waits.
+fn may_begin_early(action: &Action) -> bool {
+    match action {
+        Action::Pull | Action::Create | Action::Watch => true,
+        Action::CancelPull
+        | Action::Start
+        | Action::Attach
+        | Action::ReadLog
+        | Action::Terminate
+        | Action::Freeze { .. }
+        | Action::Thaw
+        | Action::Collect
+        | Action::CloseLog { .. }
+        | Action::Report
+        | Action::Remove
+        | Action::Forget
+        | Action::Finish => false,
     }
 }
 
