@@ -161,7 +161,7 @@ async fn an_ended_job_is_found_ended_by_the_next_agent() {
     assert_eq!(end(&received), LeaseEnd::Exited { code: 4 });
     assert_eq!(received.text(LogStream::Stdout), b"x\ny\n");
     let (_, ran_millis) = received.end().unwrap();
-    assert!((400..3000).contains(&ran_millis), "{ran_millis}");
+    assert!(ran_millis >= 400, "{ran_millis}");
 }
 
 #[tokio::test]
@@ -212,6 +212,7 @@ async fn a_command_that_is_not_there_fails_by_name() {
 async fn a_frozen_job_stands_still_and_is_not_paid_for_it() {
     let bench = Bench::new().await;
     let lease = bench.lease("i=0; while [ $i -lt 30 ]; do echo tick $i; i=$((i+1)); sleep 0.1; done");
+    let began = bench.deps.clock.steady();
     let mut handle = bench.spawn(&lease);
     bench.received(&lease, |received| received.text(LogStream::Stdout).len() > 20).await;
     handle.commands.send(LeaseCommand::Freeze { reason: "game".into() }).await.unwrap();
@@ -223,7 +224,9 @@ async fn a_frozen_job_stands_still_and_is_not_paid_for_it() {
     let received = bench.ended(&lease, handle).await;
     assert_eq!(end(&received), LeaseEnd::Exited { code: 0 });
     let (_, ran_millis) = received.end().unwrap();
-    assert!((2_500..5_500).contains(&ran_millis), "{ran_millis}");
+    let whole = bench.deps.clock.steady().since(began);
+    assert!(ran_millis > 2_500, "{ran_millis}");
+    assert!(Duration::from_millis(ran_millis + 1_900) < whole, "{ran_millis} of {whole:?}");
 }
 
 #[tokio::test]
