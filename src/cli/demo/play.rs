@@ -196,8 +196,12 @@ async fn fetch(args: &DemoArgs, accounts: &Accounts, job: &JobView) -> Result<Ve
         return Ok(Vec::new());
     }
     let picture = folder.join(PICTURE);
-    let bytes = std::fs::metadata(&picture).map_err(|error| no_picture(job.job_id).because(error))?.len();
-    Ok(vec![(picture, bytes)])
+    match std::fs::metadata(&picture) {
+        Ok(found) => Ok(vec![(picture, found.len())]),
+        // The job's own failure is the news then.
+        Err(_) if run::ending::exit_code(job) != 0 => Ok(Vec::new()),
+        Err(error) => Err(no_picture(job.job_id).because(error)),
+    }
 }
 
 fn no_picture(job: JobId) -> CliError {
