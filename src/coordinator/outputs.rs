@@ -3,6 +3,8 @@
 //! Invariants
 //! - An output becomes visible whole or not at all: bytes are staged, checked against the sender's SHA-256 and size limit
 //!   while they pass, and only then completed.
+//! - Every upload has an object of its own, so a repeat neither changes what somebody reads nor can take away what another
+//!   upload delivered.
 //! - However large an output is, only a few megabytes of it are in memory.
 
 use std::path::PathBuf;
@@ -20,6 +22,7 @@ use thiserror::Error;
 use url::Url;
 
 use super::CoordinatorConfig;
+use super::secrets::random_bytes;
 use super::store::{StoreError, StoredOutput};
 use crate::wire::{JobId, LeaseId};
 
@@ -110,8 +113,8 @@ impl Outputs {
         S: Stream<Item = Result<Bytes, E>> + Send,
         E: std::fmt::Display,
     {
-        // The sum in the name: a repeat with other bytes never changes an object that somebody is reading.
-        let object = format!("{}/{}-{}.tar", expected.job_id, expected.lease_id, expected.sha256);
+        let upload_id = hex::encode(random_bytes::<8>());
+        let object = format!("{}/{}-{upload_id}.tar", expected.job_id, expected.lease_id);
         let upload = self.store.put_multipart(&Path::from(object.as_str())).await.map_err(OutputError::Store)?;
         let mut writer = WriteMultipart::new(upload);
         match receive(&mut writer, expected, body).await {

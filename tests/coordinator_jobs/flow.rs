@@ -208,3 +208,34 @@ async fn an_output_with_a_wrong_sum_or_past_its_limit_is_refused_and_nothing_is_
     }
     assert_eq!(world.view(job_id).await.output.unwrap().bytes, 3);
 }
+
+#[tokio::test]
+async fn an_upload_that_stalls_until_the_lease_is_over_takes_away_nothing_that_another_delivered() {
+    let world = World::new().await;
+    let mut node = world.node(1, "0.40").await;
+    let job_id = world.submit(&job()).await.unwrap().job_id;
+    let lease = node.assigned().await.lease_id;
+    node.report(lease, 1, &[LeaseChange::Running, LeaseChange::Collecting]).await.unwrap();
+    let tar = Bytes::from(vec![7_u8; 300_000]);
+    let sum = sha256(&tar);
+    let (feed, fed) = tokio::sync::mpsc::channel::<Result<Bytes, std::io::Error>>(1);
+    let body = futures_util::stream::unfold(fed, |mut fed| async { Some((fed.recv().await?, fed)) });
+    let deliver_once_stalled = async {
+        feed.send(Ok(tar.slice(..100))).await.unwrap();
+        let begun = async {
+            while world.output_files() == 0 {
+                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(std::time::Duration::from_secs(20), begun).await.expect("the first upload begins");
+        node.output(lease, tar.clone(), &sum).await.unwrap();
+        node.report(lease, 3, &[exited(0, 1)]).await.unwrap();
+        feed.send(Ok(tar.slice(100..))).await.unwrap();
+        drop(feed);
+    };
+    let (late, ()) = tokio::join!(node.output(lease, reqwest::Body::wrap_stream(body), &sum), deliver_once_stalled);
+    assert_eq!(code(late), ErrorCode::LeaseEnded);
+    assert_eq!(world.view(job_id).await.output.unwrap().sha256, sum);
+    assert_eq!(world.output(job_id).await, tar);
+    assert_eq!(world.output_files(), 1, "what came too late is removed");
+}

@@ -144,6 +144,18 @@ impl World {
         self.until(job_id, |view| view.state == state).await
     }
 
+    /// What the job delivered.
+    pub(crate) async fn output(&self, job_id: JobId) -> Bytes {
+        let call = self.client().get(&format!("/v1/jobs/{job_id}/output")).bearer(&self.renter.api_key);
+        call.open().await.unwrap().bytes().await.unwrap()
+    }
+
+    /// Files that lie where outputs are kept, half ones too.
+    pub(crate) fn output_files(&self) -> usize {
+        let Ok(jobs) = std::fs::read_dir(self.folder.path().join("data/outputs")) else { return 0 };
+        jobs.flat_map(|job| std::fs::read_dir(job.unwrap().path()).into_iter().flatten()).count()
+    }
+
     pub(crate) async fn log(&self, job_id: JobId, query: &str) -> String {
         let call = self.client().get(&format!("/v1/jobs/{job_id}/logs?{query}")).bearer(&self.renter.api_key);
         text_of(call.open().await.unwrap().bytes().await.unwrap())
@@ -297,7 +309,12 @@ impl Node {
         call.body(LOG_MEDIA_TYPE, bytes).receive::<LogAccepted>().await.map(|accepted| accepted.next_offset)
     }
 
-    pub(crate) async fn output(&self, lease: LeaseId, bytes: Bytes, sha256: &str) -> Result<OutputAccepted, HttpError> {
+    pub(crate) async fn output(
+        &self,
+        lease: LeaseId,
+        bytes: impl Into<reqwest::Body>,
+        sha256: &str,
+    ) -> Result<OutputAccepted, HttpError> {
         let call = self.client.put(&format!("/v1/leases/{lease}/output")).bearer(&self.token);
         call.header("x-fizz-sha256", sha256).body("application/x-tar", bytes).receive().await
     }

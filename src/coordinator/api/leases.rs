@@ -15,7 +15,7 @@ use crate::coordinator::outputs::{Expected, OutputError};
 use crate::coordinator::problem::{ApiError, Json, Path, Query, RawBody};
 use crate::coordinator::store::{LogUpload, StoreError};
 use crate::wire::lease::{EventsAccepted, LeaseChange, LeaseEnd, LeaseEvents, LogAccepted, OutputAccepted};
-use crate::wire::{ErrorCode, LOG_MEDIA_TYPE, LeaseId, Problem};
+use crate::wire::{ErrorCode, LOG_MEDIA_TYPE, LeaseId, NodeId, Problem};
 
 /// Header with an output's SHA-256, hex.
 const SHA256_HEADER: &str = "x-fizz-sha256";
@@ -126,22 +126,35 @@ async fn output(
     body: Body,
 ) -> Result<Json<OutputAccepted>, ApiError> {
     let sha256 = announced_sha256(&headers)?;
-    let (expected_job, limit_bytes) = app.store.output_limit(node.node_id, lease_id).await?;
+    // A task of its own: a caller that hangs up never leaves an object behind that is neither recorded nor removed.
+    let taken = tokio::spawn(take_output(app, node.node_id, lease_id, sha256, body));
+    taken.await.unwrap_or_else(|error| Err(ApiError::internal(&error))).map(Json)
+}
+
+async fn take_output(
+    app: App,
+    node_id: NodeId,
+    lease_id: LeaseId,
+    sha256: String,
+    body: Body,
+) -> Result<OutputAccepted, ApiError> {
+    let (expected_job, limit_bytes) = app.store.output_limit(node_id, lease_id).await?;
     let expected = Expected { job_id: expected_job, lease_id, sha256: &sha256, limit_bytes };
     let stored = app.outputs.put(expected, body.into_data_stream()).await?;
-    match app.store.record_output(node.node_id, lease_id, &stored, app.clock.now()).await {
-        Ok((job_id, replaced)) => {
-            if let Some(object) = replaced {
+    match app.store.record_output(node_id, lease_id, &stored, app.clock.now()).await {
+        Ok((job_id, surplus)) => {
+            if let Some(object) = surplus {
                 app.outputs.remove(&object).await;
             }
             app.wake.job_changed(job_id);
-            Ok(Json(OutputAccepted { bytes: stored.bytes, sha256 }))
+            Ok(OutputAccepted { bytes: stored.bytes, sha256 })
         }
-        // The lease ended while its output was on its way: nobody will ask for it.
-        Err(error @ StoreError::Refused { .. }) => {
+        // Not recorded, and the object is this upload's alone: what an earlier upload delivered stays.
+        Err(error @ (StoreError::Refused { .. } | StoreError::Busy)) => {
             app.outputs.remove(&stored.object).await;
             Err(error.into())
         }
+        // Whether the row was written is not known.
         Err(error) => Err(error.into()),
     }
 }

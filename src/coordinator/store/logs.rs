@@ -153,10 +153,11 @@ impl Store {
         Ok((read_text(&row, "job_id")?, read_spec(&row)?.limits.output_bytes_max))
     }
 
-    /// Makes an uploaded object a live lease's output. Returns the job, and the object it replaces, if it is another one.
+    /// Makes an uploaded object a live lease's output. Returns the job, and the object that is not needed any more:
+    /// the one before, or this one where it holds the same.
     ///
     /// # Errors
-    /// `lease_ended`, `not_found`.
+    /// `lease_ended`, `not_found`; `Busy` too means that nothing was recorded.
     pub(crate) async fn record_output(
         &self,
         node_id: NodeId,
@@ -169,10 +170,18 @@ impl Store {
         if head.ended {
             return Err(lease_ended(lease_id));
         }
-        let before: Option<String> = sqlx::query_scalar("SELECT object FROM outputs WHERE lease_id = ?")
+        let before = sqlx::query("SELECT object, sha256 FROM outputs WHERE lease_id = ?")
             .bind(lease_id.to_string())
             .fetch_optional(&mut *tx)
             .await?;
+        let mut surplus = None;
+        if let Some(before) = before {
+            if before.try_get::<&str, _>("sha256")? == output.sha256 {
+                // A repeat. The first one stays: somebody may be about to read it.
+                return Ok((head.job_id, Some(output.object.clone())));
+            }
+            surplus = Some(before.try_get("object")?);
+        }
         sqlx::query(
             "INSERT INTO outputs (lease_id, job_id, object, bytes, sha256, stored_at) VALUES (?, ?, ?, ?, ?, ?) \
              ON CONFLICT (lease_id) DO UPDATE SET object = excluded.object, bytes = excluded.bytes, \
@@ -187,7 +196,7 @@ impl Store {
         .execute(&mut *tx)
         .await?;
         tx.commit().await?;
-        Ok((head.job_id, before.filter(|object| *object != output.object)))
+        Ok((head.job_id, surplus))
     }
 }
 
