@@ -3,6 +3,7 @@
 //! measured beside them in the same way.
 //!
 //! `cargo bench --bench idle`; needs Linux and a Docker engine. `FIZZ_BENCH_SECONDS` sets the time (90).
+#![allow(unreachable_pub, reason = "a bench is its own crate; its modules share what they like")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 #[path = "idle/network.rs"]

@@ -6,6 +6,7 @@
 //! - `network`: from `POST /v1/jobs` over HTTPS through coordinator and agent until the renter knows the exit code.
 //!
 //! `cargo bench --bench job_overhead`; needs a Docker engine. `FIZZ_BENCH_PAIRS` sets the number of pairs (30).
+#![allow(unreachable_pub, reason = "a bench is its own crate; its modules share what they like")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
 #[path = "job_overhead/network.rs"]

@@ -1,5 +1,6 @@
 //! `fizz demo` as people type it.
 #![cfg(all(unix, feature = "coordinator"))]
+#![allow(clippy::unwrap_used, reason = "a failed step fails the test")]
 
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
@@ -84,7 +85,7 @@ fn ctrl_c_in_the_middle_takes_everything_down() {
         .unwrap();
     let mut lines = BufReader::new(child.stderr.take().unwrap()).lines().map_while(Result::ok);
     let mut said = Vec::new();
-    while let Some(line) = lines.next() {
+    for line in lines.by_ref() {
         let runs = line.contains("scene: ");
         said.push(line);
         if runs {
