@@ -29,6 +29,8 @@ pub const LABEL_NODE: &str = "io.fizz.node";
 pub const LABEL_LEASE: &str = "io.fizz.lease";
 /// Label that carries the generation of the lease the container was made for.
 pub const LABEL_GENERATION: &str = "io.fizz.generation";
+/// Label of an image by which its owner lends it, with the value `true`: jobs may use it though no registry has it.
+pub const LABEL_SHARED: &str = "io.fizz.shared";
 
 /// The engine's identifier of a container.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

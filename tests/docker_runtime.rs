@@ -361,15 +361,39 @@ async fn images_are_pulled_with_progress_and_pinned_to_their_digest() {
         last = progress;
     }
     assert!(last.bytes_total > 1 << 20 && last.bytes_done == last.bytes_total, "{last:?}");
-    // Pinned by digest and here: no registry is needed any more.
-    let digest = pinned.digest.clone();
-    let address = registry.address.clone();
+    let again = in_time(runtime.ensure_image(&pinned.digest, mpsc::channel(1).0)).await.unwrap();
+    assert_eq!(again, pinned);
+    // Here, and labelled by whoever pushed it: without its registry nobody may have it all the same.
     drop(registry);
-    let again = in_time(runtime.ensure_image(&digest, mpsc::channel(1).0)).await.unwrap();
-    assert_eq!(again.image_id, pinned.image_id);
-    let by_tag = in_time(runtime.ensure_image(&name, mpsc::channel(1).0)).await.unwrap_err();
-    assert!(matches!(by_tag, RuntimeError::PullFailed { .. }), "{by_tag:?} from {address}");
+    for name in [&pinned.digest, &name] {
+        let error = in_time(runtime.ensure_image(name, mpsc::channel(1).0)).await.unwrap_err();
+        assert!(matches!(error, RuntimeError::PullFailed { .. }), "{name}: {error:?}");
+    }
     docker_output(&["rmi", "-f", &pinned.image_id]);
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine"]
+async fn images_of_the_owner_are_used_only_when_they_are_labelled() {
+    let (private, lent, node, runtime) = (TestImage::private(), TestImage::new(), TestNode::new(), engine().await);
+    let id_of = |image: &TestImage| docker(&["image", "inspect", "-f", "{{.Id}}", &image.name]);
+    let id = id_of(&private);
+    let hex = id.strip_prefix("sha256:").unwrap();
+    for name in [private.name.as_str(), &id, hex] {
+        let error = in_time(runtime.ensure_image(name, mpsc::channel(1).0)).await.unwrap_err();
+        assert!(matches!(error, RuntimeError::ImageNotFound { .. }), "{name}: {error:?}");
+        let words = error.to_string();
+        assert!(words.contains("lends no local image") && words.contains("io.fizz.shared=true"), "{words}");
+    }
+    // The beginning of an id is a name like any other, and no registry has it.
+    for short in [&hex[..12], &id[..19]] {
+        assert!(in_time(runtime.ensure_image(short, mpsc::channel(1).0)).await.is_err(), "{short}");
+    }
+    for name in [&lent.name, &id_of(&lent)] {
+        let pinned = in_time(runtime.ensure_image(name, mpsc::channel(1).0)).await.unwrap();
+        let container = run(&runtime, &shell(node.node_id, &pinned, "exit 5")).await;
+        assert_eq!(exit(&runtime, &container).await.code, 5);
+    }
 }
 
 #[tokio::test]

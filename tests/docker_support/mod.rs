@@ -45,9 +45,18 @@ impl TestImage {
 
     /// An image that says it is for another machine, or holds more files.
     pub(crate) fn for_architecture(architecture: &str, tag: &str, files: &[(&str, Vec<u8>)]) -> Self {
+        Self::make(architecture, tag, files, &[("io.fizz.shared", "true")])
+    }
+
+    /// An image for this machine that its owner does not lend.
+    pub(crate) fn private() -> Self {
+        Self::make(if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "private", &[], &[])
+    }
+
+    fn make(architecture: &str, tag: &str, files: &[(&str, Vec<u8>)], labels: &[(&str, &str)]) -> Self {
         let id = LeaseId::generate(Clock::system().now());
         let name = format!("fizz-test-{id}:{tag}");
-        load(&image_tar(&name, architecture, files));
+        load(&image_tar(&name, architecture, files, labels));
         Self { name }
     }
 
@@ -71,12 +80,14 @@ fn load(tar: &[u8]) {
 }
 
 /// What `docker save` would have written: one layer, a configuration and a manifest.
-fn image_tar(name: &str, architecture: &str, files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+fn image_tar(name: &str, architecture: &str, files: &[(&str, Vec<u8>)], labels: &[(&str, &str)]) -> Vec<u8> {
+    let mut labels: std::collections::BTreeMap<_, _> = labels.iter().copied().collect();
+    labels.extend([("io.fizz.test", "1"), ("name", name)]);
     let layer = layer_tar(files);
     let diff_id = format!("sha256:{}", hex::encode(Sha256::digest(&layer)));
     let config = serde_json::json!({
         "architecture": architecture, "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Labels": {"io.fizz.test": "1", "name": name}},
+        "config": {"Env": ["PATH=/bin"], "Labels": labels},
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
     })
     .to_string();

@@ -231,7 +231,7 @@ impl Image {
         let file = folder.path().join("image.tar");
         std::fs::write(&file, root_tar()).unwrap();
         let name = format!("fizz-kill-nine:{}", std::process::id());
-        docker(&["import", "-c", "ENV PATH=/bin", file.to_str().unwrap(), &name]);
+        docker(&["import", "-c", "ENV PATH=/bin", "-c", "LABEL io.fizz.shared=true", file.to_str().unwrap(), &name]);
         Self { name }
     }
 }

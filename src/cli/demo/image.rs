@@ -8,6 +8,8 @@ use bytes::Bytes;
 use serde_json::json;
 use sha2::{Digest as _, Sha256};
 
+use crate::runtime::LABEL_SHARED;
+
 /// The program inside the image.
 pub const PROGRAM: &str = "/render";
 /// The folder it writes its picture to.
@@ -41,7 +43,7 @@ pub fn archive(program: &[u8], architecture: &str, tag: &str) -> std::io::Result
         "architecture": architecture,
         "os": "linux",
         "created": "1970-01-01T00:00:00Z",
-        "config": { "Entrypoint": [PROGRAM], "WorkingDir": "/", "Labels": { LABEL_DEMO: "1" } },
+        "config": { "Entrypoint": [PROGRAM], "WorkingDir": "/", "Labels": { LABEL_DEMO: "1", LABEL_SHARED: "true" } },
         "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer_digest}")] },
         "history": [{ "created": "1970-01-01T00:00:00Z", "created_by": "fizz demo" }],
     })
@@ -104,6 +106,7 @@ mod tests {
         let layer = &files["layer.tar"].1;
         assert_eq!(config["rootfs"]["diff_ids"][0], format!("sha256:{}", hex::encode(Sha256::digest(layer))));
         assert_eq!(config["architecture"], "amd64");
+        assert_eq!(config["config"]["Labels"][LABEL_SHARED], "true", "the node lends it to the demo's renter");
         let layer = entries(layer);
         assert_eq!(layer["render"], (0o755, b"program".to_vec()));
         assert_eq!(layer["output"].0, 0o777);

@@ -1,4 +1,10 @@
-//! Images: what is here is used when it is pinned or has never had a registry, everything else is pulled.
+//! Images: everything is pulled, except what the machine's owner lends by a label.
+//!
+//! Invariants
+//! - An image that is only on this machine belongs to its owner: no job gets it unless it carries [`LABEL_SHARED`].
+//! - An image of a registry is asked for there every time, without credentials: what is cached is used when the registry
+//!   gives it to everybody, and not when it cannot be reached.
+//! - A pull never takes a name away from an image that its owner made here.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -8,7 +14,7 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 
-use super::super::{PinnedImage, PullProgress, RuntimeError};
+use super::super::{LABEL_SHARED, PinnedImage, PullProgress, RuntimeError};
 use super::{CALL_DEADLINE, DockerRuntime, errors};
 
 /// A pull that reports nothing for so long is given up.
@@ -22,25 +28,28 @@ impl DockerRuntime {
         progress: &mpsc::Sender<PullProgress>,
     ) -> Result<PinnedImage, RuntimeError> {
         let local = self.local_image(image).await?;
-        let found = match local {
-            Some(found) if is_pinned(image) || digest_of(image, &found).is_none() => found,
-            Some(_) | None if is_image_id(image) => {
-                let detail = "this machine has no image with that id".to_owned();
-                return Err(RuntimeError::ImageNotFound { image: image.to_owned(), detail });
+        let found = match source_of(image, local.as_ref()) {
+            Source::Lent => local,
+            Source::Private => {
+                let image = image.to_owned();
+                return Err(RuntimeError::ImageNotFound { image, detail: not_lent() });
             }
-            Some(_) | None => {
+            Source::Registry => {
                 self.pull(image, progress).await?;
-                self.local_image(image).await?.ok_or_else(|| RuntimeError::PullFailed {
-                    image: image.to_owned(),
-                    detail: "it vanished after the pull".to_owned(),
-                })?
+                self.local_image(image).await?.filter(|found| digest_of(image, found).is_some())
             }
         };
+        let found = found.ok_or_else(|| RuntimeError::PullFailed {
+            image: image.to_owned(),
+            detail: "it vanished after the pull".to_owned(),
+        })?;
         self.pin(image, found)
     }
 
     async fn local_image(&self, image: &str) -> Result<Option<ImageInspect>, RuntimeError> {
-        match self.call("look at an image", CALL_DEADLINE, self.docker.inspect_image(image)).await {
+        // With its tag, because the engine would take a name without one for the beginning of an id as well.
+        let name = if is_image_id(image) { image.to_owned() } else { with_tag(image) };
+        match self.call("look at an image", CALL_DEADLINE, self.docker.inspect_image(&name)).await {
             Ok(found) => Ok(Some(found)),
             Err(RuntimeError::ImageNotFound { .. }) => Ok(None),
             // A name the engine cannot parse.
@@ -127,8 +136,35 @@ fn is_image_id(image: &str) -> bool {
     hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
-fn is_pinned(image: &str) -> bool {
-    is_image_id(image) || image.contains("@sha256:")
+/// Where a job's image comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Source {
+    /// From this machine, whose owner lends it.
+    Lent,
+    /// From nowhere: only this machine could have it, and its owner does not lend it.
+    Private,
+    /// From the registry in its name.
+    Registry,
+}
+
+fn source_of(image: &str, local: Option<&ImageInspect>) -> Source {
+    let only_local = is_image_id(image) || local.is_some_and(|found| digest_of(image, found).is_none());
+    match only_local {
+        true if local.is_some_and(is_lent) => Source::Lent,
+        true => Source::Private,
+        false => Source::Registry,
+    }
+}
+
+fn is_lent(found: &ImageInspect) -> bool {
+    let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
+    labels.and_then(|labels| labels.get(LABEL_SHARED)).is_some_and(|value| value == "true")
+}
+
+fn not_lent() -> String {
+    format!(
+        "this node lends no local image of that name; push it to a registry, or (owner) label it {LABEL_SHARED}=true"
+    )
 }
 
 /// `repository@sha256:…` of an image; `None` when it never came from the repository it is named after: it was built or
@@ -146,6 +182,7 @@ fn repository_of(image: &str) -> &str {
         Some((before, tag)) if !tag.contains('/') => before,
         Some(_) | None => name,
     };
+    let name = name.strip_prefix("index.").filter(|name| name.starts_with("docker.io/")).unwrap_or(name);
     let name = name.strip_prefix("docker.io/").unwrap_or(name);
     name.strip_prefix("library/").unwrap_or(name)
 }
@@ -206,6 +243,7 @@ mod tests {
             ("127.0.0.1:5000/a/b:3", Some("127.0.0.1:5000/a/b@sha256:1")),
             ("127.0.0.1:5000/a/b", Some("127.0.0.1:5000/a/b@sha256:1")),
             ("docker.io/library/alpine:3", Some("alpine@sha256:2")),
+            ("index.docker.io/library/alpine", Some("alpine@sha256:2")),
             ("mine:1", None),
         ] {
             assert_eq!(digest_of(name, &found).as_deref(), digest, "{name}");
@@ -217,6 +255,35 @@ mod tests {
         assert!(is_image_id(&"a".repeat(64)));
         assert!(is_image_id(&format!("sha256:{}", "0".repeat(64))));
         assert!(!is_image_id("abcdef"));
-        assert!(is_pinned(&format!("x@sha256:{}", "0".repeat(64))));
+        assert!(!is_image_id(&format!("x@sha256:{}", "0".repeat(64))));
+    }
+
+    #[test]
+    fn only_the_owners_label_lends_what_no_registry_has() {
+        let image = |digests: &[&str], label: Option<&str>| ImageInspect {
+            repo_digests: Some(digests.iter().map(|&digest| digest.to_owned()).collect()),
+            config: label.map(|value| bollard::models::ImageConfig {
+                labels: Some([(LABEL_SHARED.to_owned(), value.to_owned())].into()),
+                ..bollard::models::ImageConfig::default()
+            }),
+            ..ImageInspect::default()
+        };
+        let id = format!("sha256:{}", "0".repeat(64));
+        for (name, local, source) in [
+            ("mine:1", Some(image(&[], None)), Source::Private),
+            ("mine:1", Some(image(&[], Some("false"))), Source::Private),
+            ("mine:1", Some(image(&[], Some("true"))), Source::Lent),
+            (id.as_str(), Some(image(&[], None)), Source::Private),
+            (id.as_str(), Some(image(&["alpine@sha256:2"], None)), Source::Private),
+            (id.as_str(), Some(image(&[], Some("true"))), Source::Lent),
+            (id.as_str(), None, Source::Private),
+            ("alpine:3", None, Source::Registry),
+            ("alpine:3", Some(image(&["alpine@sha256:2"], None)), Source::Registry),
+            // Whoever pushed it may have set the label.
+            ("alpine:3", Some(image(&["alpine@sha256:2"], Some("true"))), Source::Registry),
+            ("alpine@sha256:2", Some(image(&["alpine@sha256:2"], None)), Source::Registry),
+        ] {
+            assert_eq!(source_of(name, local.as_ref()), source, "{name} {local:?}");
+        }
     }
 }
