@@ -12,9 +12,9 @@ use std::path::{Path, PathBuf};
 use thiserror::Error;
 
 #[cfg(unix)]
-use unix::{make_folder, permission_bits, set_permission_bits};
+use unix::{create_private, make_folder, make_private, permission_bits, set_permission_bits};
 #[cfg(windows)]
-use windows::{make_folder, permission_bits, set_permission_bits};
+use windows::{create_private, make_folder, make_private, permission_bits, set_permission_bits};
 
 /// Why a file could not be read or written.
 #[derive(Debug, Error)]
@@ -122,6 +122,24 @@ pub(crate) fn write_public(path: &Path, text: &str) -> Result<(), FileError> {
 /// Makes a folder that only its owner may enter, with its parents, where there is none.
 pub(crate) fn make_private_folder(path: &Path) -> Result<(), FileError> {
     make_folder(path).map_err(|source| FileError::Write { path: path.to_owned(), source })
+}
+
+/// Makes an empty file that only its owner may read and write, where there is none.
+pub(crate) fn make_private_file(path: &Path) -> io::Result<()> {
+    match create_private(path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        made => made.map(|_file| ()),
+    }
+}
+
+/// Takes a file, if there is one, away from everybody but its owner. Does not open it: to close a database's file would give
+/// up this process's locks on it.
+pub(crate) fn tighten(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if metadata.is_file() && permission_bits(&metadata) & 0o077 != 0 => make_private(path),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 fn write_whole(path: &Path, text: &str, mode: u32) -> io::Result<()> {

@@ -15,13 +15,20 @@ use crate::clock::Clock;
 const CLEAN_EVERY: Duration = Duration::from_secs(300);
 const LOOK_AT_CERTIFICATE_EVERY: Duration = Duration::from_secs(3600);
 
-/// Deletes what has expired, every five minutes.
+/// Deletes what has expired and what is left of deleted secrets, every five minutes.
 pub(crate) async fn clean(app: App, stop: CancellationToken) {
     let mut ticks = tokio::time::interval(CLEAN_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while stop.run_until_cancelled(ticks.tick()).await.is_some() {
         if let Err(error) = app.store.delete_expired(app.clock.now()).await {
             tracing::warn!(error = %chain(&error), "expired rows could not be deleted; trying again later");
+        }
+        match app.store.empty_log().await {
+            Ok(true) => {}
+            Ok(false) => tracing::debug!("the database's log is being read; emptying it later"),
+            Err(error) => {
+                tracing::warn!(error = %chain(&error), "the database's log could not be emptied; later again")
+            }
         }
     }
 }

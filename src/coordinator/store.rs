@@ -4,6 +4,8 @@
 //! - What a write transaction committed survives a crash (WAL, `synchronous=FULL`).
 //! - There is one writer at a time in this process; it begins immediately, so no transaction fails half-way for a lock.
 //! - Migrations only go forward; a database made by a newer Fizz is refused, never touched.
+//! - Only the owner of the process may read the file and its log; what was deleted leaves no bytes in them for longer than
+//!   the janitor's period.
 //! - Times are integer milliseconds, identifiers UUID text, money integer micro-USD, secrets SHA-256 only.
 
 mod accounts;
@@ -32,10 +34,11 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteRow,
     SqliteSynchronous,
 };
-use sqlx::{Row as _, SqlSafeStr as _, Sqlite, Transaction};
+use sqlx::{Connection as _, Row as _, SqlSafeStr as _, Sqlite, Transaction};
 use thiserror::Error;
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
+use super::files::{make_private_file, tighten};
 use crate::wire::ErrorCode;
 
 pub use jobs::{NewJob, StoredOutput, Submitted};
@@ -55,6 +58,8 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 const CONNECTIONS_MAX: u32 = 8;
+/// How long writing the log back waits for readers; writers wait meanwhile.
+const CHECKPOINT_PATIENCE: Duration = Duration::from_millis(500);
 
 /// Why the store could not do what it was asked.
 #[derive(Debug, Error)]
@@ -167,12 +172,17 @@ impl Store {
     /// # Errors
     /// The first seven of [`StoreError`], each saying what to do.
     pub async fn open(path: &Path) -> Result<Self, StoreError> {
+        // SQLite gives its log the mode of the database.
+        make_private_file(path)
+            .and_then(|()| [path, &beside(path, "-wal"), &beside(path, "-shm")].into_iter().try_for_each(tighten))
+            .map_err(|e| open_error(path, sqlx::Error::Io(e)))?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            .pragma("secure_delete", "ON")
             .busy_timeout(BUSY_TIMEOUT);
         let pool = SqlitePoolOptions::new()
             .max_connections(CONNECTIONS_MAX)
@@ -202,10 +212,14 @@ impl Store {
     /// # Errors
     /// [`StoreError::Busy`] when the turn does not come within five seconds.
     pub(crate) async fn write(&self) -> Result<WriteTx, StoreError> {
-        let turn = tokio::time::timeout(BUSY_TIMEOUT, Arc::clone(&self.writer).lock_owned());
-        let guard = turn.await.map_err(|_| StoreError::Busy)?;
+        let guard = self.turn().await?;
         let tx = self.pool.begin_with("BEGIN IMMEDIATE").await?;
         Ok(WriteTx { tx, _guard: guard })
+    }
+
+    async fn turn(&self) -> Result<OwnedMutexGuard<()>, StoreError> {
+        let turn = tokio::time::timeout(BUSY_TIMEOUT, Arc::clone(&self.writer).lock_owned());
+        turn.await.map_err(|_| StoreError::Busy)
     }
 
     /// For reading.
@@ -225,15 +239,39 @@ impl Store {
     /// Bytes of the database file and its log.
     #[must_use]
     pub fn size_bytes(&self) -> u64 {
-        let mut wal = self.path.clone().into_os_string();
-        wal.push("-wal");
-        [self.path.as_path(), Path::new(&wal)].iter().filter_map(|p| std::fs::metadata(p).ok()).map(|m| m.len()).sum()
+        let both = [self.path.clone(), beside(&self.path, "-wal")];
+        both.iter().filter_map(|p| std::fs::metadata(p).ok()).map(|m| m.len()).sum()
+    }
+
+    /// Writes the log back into the file and empties it: it still holds what has been overwritten since, secrets too.
+    /// Returns whether it is empty now; a reader in the way makes it stay for the next time.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn empty_log(&self) -> Result<bool, StoreError> {
+        if std::fs::metadata(beside(&self.path, "-wal")).is_ok_and(|log| log.len() == 0) {
+            return Ok(true);
+        }
+        let _turn = self.turn().await?;
+        // A connection of its own, for it may not wait as long as the others.
+        let options = (*self.pool.connect_options()).clone().busy_timeout(CHECKPOINT_PATIENCE);
+        let mut connection = SqliteConnection::connect_with(&options).await?;
+        let busy: i64 = sqlx::query_scalar("PRAGMA wal_checkpoint(TRUNCATE)").fetch_one(&mut connection).await?;
+        connection.close().await?;
+        Ok(busy == 0)
     }
 
     /// Writes the log back and closes every connection.
     pub async fn close(&self) {
         self.pool.close().await;
     }
+}
+
+/// A file that SQLite keeps beside the database.
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let mut name = path.to_owned().into_os_string();
+    name.push(ending);
+    name.into()
 }
 
 fn open_error(path: &Path, source: sqlx::Error) -> StoreError {

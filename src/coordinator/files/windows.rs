@@ -1,6 +1,6 @@
 //! Windows: files of a user's own profile are private to that user already.
 
-use std::fs::{File, Metadata};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io;
 use std::path::Path;
 
@@ -11,6 +11,16 @@ pub(super) fn permission_bits(_metadata: &Metadata) -> u32 {
 
 /// Nothing to do.
 pub(super) fn set_permission_bits(_file: &File, _mode: u32) -> io::Result<()> {
+    Ok(())
+}
+
+/// Makes a file where there is nothing.
+pub(super) fn create_private(path: &Path) -> io::Result<File> {
+    OpenOptions::new().write(true).create_new(true).open(path)
+}
+
+/// Nothing to do.
+pub(super) fn make_private(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 

@@ -145,6 +145,8 @@ impl World {
     }
 }
 
+mod privacy;
+
 fn refusal<T: std::fmt::Debug>(result: Result<T, StoreError>) -> ErrorCode {
     match result {
         Err(StoreError::Refused { code, .. }) => code,
@@ -353,15 +355,16 @@ async fn an_output_belongs_to_the_live_lease_only() {
     let world = World::new().await;
     let job_id = world.submit().await;
     let lease = world.place(job_id, 0, at(10)).await.unwrap();
-    let output = |object: &str| StoredOutput { object: object.into(), bytes: 3, sha256: "ab".into() };
-    let record = async |object| world.store.record_output(world.nodes[0], lease, &output(object), at(11)).await;
-    assert_eq!(record("a").await.unwrap(), (job_id, None));
-    assert_eq!(record("a").await.unwrap(), (job_id, None));
-    assert_eq!(record("b").await.unwrap(), (job_id, Some("a".into())));
-    assert_eq!(world.store.job_output(world.renter, job_id).await.unwrap(), Some(output("b")));
+    let output = |object: &str, sum: &str| StoredOutput { object: object.into(), bytes: 3, sha256: sum.into() };
+    let record =
+        async |object, sum| world.store.record_output(world.nodes[0], lease, &output(object, sum), at(11)).await;
+    assert_eq!(record("a", "00").await.unwrap(), (job_id, None));
+    assert_eq!(record("b", "00").await.unwrap(), (job_id, Some("b".into())), "the same again: the first one stays");
+    assert_eq!(record("c", "11").await.unwrap(), (job_id, Some("a".into())), "another one takes its place");
+    assert_eq!(world.store.job_output(world.renter, job_id).await.unwrap(), Some(output("c", "11")));
     assert_eq!(world.view(job_id).await.output.unwrap().bytes, 3);
     world.advance(job_id, Event::NodeSilent { lease_id: lease }, at(100)).await.unwrap();
-    assert_eq!(refusal(record("c").await), ErrorCode::LeaseEnded);
+    assert_eq!(refusal(record("d", "22").await), ErrorCode::LeaseEnded);
     assert_eq!(refusal(world.store.output_limit(world.nodes[0], lease).await), ErrorCode::LeaseEnded);
     world.place(job_id, 1, at(101)).await.unwrap();
     assert_eq!(world.view(job_id).await.output, None, "the new lease has handed nothing back yet");
