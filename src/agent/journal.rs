@@ -3,13 +3,14 @@
 //! Invariants
 //! - What a call has written is on the disk when it returns (WAL, synchronous FULL).
 //! - An event gets its sequence in the transaction that stores it: sequences of a lease start at 1 and have no gaps.
+//! - It holds what renters gave their jobs: only its owner may read it, and a forgotten lease leaves no bytes in it.
 //! - A file that cannot be trusted is never repaired or thrown away silently; the error says how to move it aside.
 //! - One connection; calls queue up behind one another.
 
 mod error;
 mod schema;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -21,6 +22,7 @@ use sqlx::sqlite::{
     SqliteSynchronous,
 };
 
+use super::private;
 use crate::job::machine::{LogPosition, Saved};
 use crate::wire::lease::{Assignment, LeaseChange, LeaseEvent};
 use crate::wire::{LeaseId, Sequence};
@@ -53,12 +55,15 @@ impl Journal {
     /// # Errors
     /// [`JournalError`] with what is wrong with the file and what to do.
     pub async fn open(path: &Path) -> Result<Self, JournalError> {
+        keep_private(path)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
+            // What is deleted is overwritten with zeros.
+            .pragma("secure_delete", "ON")
             .busy_timeout(BUSY_TIMEOUT);
         let pool = SqlitePoolOptions::new()
             .max_connections(1)
@@ -143,6 +148,8 @@ impl Journal {
             .execute(&self.pool)
             .await
             .map_err(|error| self.failed(error))?;
+        // What the lease was is still in the write-ahead log.
+        sqlx::query("PRAGMA wal_checkpoint(TRUNCATE)").execute(&self.pool).await.map_err(|error| self.failed(error))?;
         Ok(())
     }
 
@@ -320,6 +327,22 @@ impl Journal {
     fn failed(&self, error: sqlx::Error) -> JournalError {
         JournalError::from_sqlx(&self.path, error)
     }
+}
+
+/// Closes the file to everybody but its owner, before there is anything in it; SQLite gives the files beside it its mode.
+fn keep_private(path: &Path) -> Result<(), JournalError> {
+    let failed =
+        |error: std::io::Error| JournalError::NotAccessible { path: path.to_owned(), detail: error.to_string() };
+    private::close_to_others(path).map_err(failed)?;
+    for suffix in ["-wal", "-shm"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(suffix);
+        let beside = PathBuf::from(beside);
+        if beside.exists() {
+            private::close_to_others(&beside).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

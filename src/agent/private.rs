@@ -4,4 +4,4 @@
 #[cfg_attr(not(unix), path = "private/windows.rs")]
 mod system;
 
-pub(super) use system::{Access, FileLock, access, create_file, create_folder};
+pub(super) use system::{Access, FileLock, access, close_to_others, create_file, create_folder};

@@ -161,3 +161,64 @@ async fn a_full_disk_is_called_by_its_name_and_nothing_half_done_stays() {
     assert!(error.is_temporary());
     assert!(journal.leases().await.unwrap().is_empty());
 }
+
+/// The file and what SQLite keeps beside it.
+fn files(folder: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect()
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_its_owner_may_read_it_even_if_that_was_otherwise_before() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite");
+    let modes = |what: &str| {
+        let found = files(folder.path());
+        assert_eq!(found.len(), 3, "{what}: the file, its write-ahead log and its index: {found:?}");
+        for file in found {
+            let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+            assert_eq!(mode, 0o600, "{what}: {}", file.display());
+        }
+    };
+    let journal = Journal::open(&path).await.unwrap();
+    journal.put_lease(&assignment(1)).await.unwrap();
+    modes("new");
+    // What an agent that was killed leaves, made by one that knew no better.
+    for file in files(folder.path()) {
+        std::fs::set_permissions(file, std::fs::Permissions::from_mode(0o644)).unwrap();
+    }
+    let again = Journal::open(&path).await.unwrap();
+    modes("opened again");
+    assert_eq!(again.leases().await.unwrap().len(), 1);
+    again.close().await;
+    journal.close().await;
+}
+
+#[tokio::test]
+async fn a_forgotten_lease_leaves_no_byte_of_its_secrets() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
+    let holds = |secret: &str| {
+        let secret = secret.as_bytes();
+        let any = |file: &PathBuf| std::fs::read(file).unwrap().windows(secret.len()).any(|bytes| bytes == secret);
+        files(folder.path()).iter().any(any)
+    };
+    let with = |secret: &str| {
+        let mut lease = assignment(1);
+        lease.spec.services[0].env.insert("TOKEN".to_owned(), crate::wire::Secret::new(secret));
+        // Large enough for pages of its own.
+        let filler = crate::wire::Secret::new(secret.repeat(1_000));
+        lease.spec.services[0].env.insert("FILLER".to_owned(), filler);
+        lease
+    };
+    let (gone, stays) = (with("sesame-of-the-first"), with("sesame-of-the-second"));
+    for lease in [&gone, &stays] {
+        journal.put_lease(lease).await.unwrap();
+        journal.append_event(lease.lease_id, at(1), LeaseChange::Running).await.unwrap();
+    }
+    assert!(holds("sesame-of-the-first"), "or this test proves nothing");
+    journal.forget_lease(gone.lease_id).await.unwrap();
+    assert!(!holds("sesame-of-the-first"));
+    assert!(holds("sesame-of-the-second"));
+}

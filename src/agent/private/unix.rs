@@ -1,8 +1,8 @@
 //! Files of mode 0600 and locks by `flock`.
 
-use std::fs::{DirBuilder, File, OpenOptions};
-use std::io::{Error, Read as _, Seek as _, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
+use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::io::{Error, ErrorKind, Read as _, Seek as _, Write as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use rustix::fs::{FlockOperation, flock};
@@ -35,6 +35,18 @@ pub(in crate::agent) fn create_file(path: &Path, bytes: &[u8]) -> Result<(), Err
         Some(folder) => File::open(folder)?.sync_all(),
         None => Ok(()),
     }
+}
+
+/// Makes an empty file of mode 0600, or takes everybody but the owner the rights to the one that is there.
+pub(in crate::agent) fn close_to_others(path: &Path) -> Result<(), Error> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(_) => return Ok(()),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    // By name: opening and closing it would give back the locks that a database holds on it in this process.
+    let mode = std::fs::metadata(path)?.mode() & 0o777;
+    if mode & 0o077 == 0 { Ok(()) } else { std::fs::set_permissions(path, Permissions::from_mode(mode & 0o700)) }
 }
 
 /// Who may use the file.
