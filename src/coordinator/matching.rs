@@ -50,6 +50,8 @@ pub struct Job {
     pub failed_on: Vec<(NodeId, Timestamp)>,
     /// Leases it has had.
     pub lease_count: u32,
+    /// How the newest of them failed, as half a sentence.
+    pub last_failure: Option<String>,
 }
 
 /// A job that goes to a node.
@@ -93,7 +95,7 @@ pub fn run(mut nodes: Vec<Node>, jobs: &[Job], now: Timestamp) -> Matching {
                     matching.placed.push(Placement { job_id: job.job_id, node_id: node.node_id, rate });
                 }
             }
-            Err(why) => matching.waiting.push(Waiting { job_id: job.job_id, why }),
+            Err(why) => matching.waiting.push(Waiting { job_id: job.job_id, why: job.told(why) }),
         }
     }
     matching
@@ -258,12 +260,20 @@ fn rested<'a>(affordable: &[Candidate<'a>], job: &Job, now: Timestamp) -> Result
     let is_rested = |c: &Candidate<'_>| job.failed_at(c.node.node_id).is_none_or(|at| now.duration_since(at) >= rest);
     let rested: Vec<_> = affordable.iter().copied().filter(is_rested).collect();
     if rested.is_empty() {
-        return Err(format!("it failed on every node that fits; the next try comes within {} s", rest.as_secs()));
+        return Err(format!("the next try comes within {} s", rest.as_secs()));
     }
     Ok(rested)
 }
 
 impl Job {
+    /// Why it waits; of a job that has failed before, first how, for that is what its renter can do something about.
+    fn told(&self, why: String) -> String {
+        match &self.last_failure {
+            Some(failure) => format!("queued again: {failure}; {why}"),
+            None => why,
+        }
+    }
+
     fn failed_at(&self, node_id: NodeId) -> Option<Timestamp> {
         self.failed_on.iter().filter(|(node, _)| *node == node_id).map(|(_, at)| *at).max()
     }

@@ -375,7 +375,7 @@ impl Life {
         let too_late = !self.started && self.start_deadline_at.is_some_and(|at| now >= at);
         if end.retries_elsewhere() && self.lease_count < LEASES_MAX && !too_late {
             self.state = JobState::Queued;
-            return Action::Requeue { why: format!("waits for another node: {}", end_sentence(&end)) };
+            return Action::Requeue { why: format!("queued again: {}", end_sentence(&end)) };
         }
         let state = if end.phase() == LeasePhase::Done { JobState::Done } else { JobState::Failed };
         let tries = match self.lease_count {
@@ -416,6 +416,12 @@ fn seconds_between(earlier: Timestamp, later: Timestamp) -> i64 {
 /// How a lease ended, as half a sentence for people.
 #[must_use]
 pub fn end_sentence(end: &LeaseEnd) -> String {
+    ended_on("the node", end)
+}
+
+/// The same, of a node that is called `node`.
+#[must_use]
+pub fn ended_on(node: &str, end: &LeaseEnd) -> String {
     match end {
         LeaseEnd::Exited { code } => format!("the container exited with code {code}"),
         LeaseEnd::OutOfMemory { limit_bytes } => {
@@ -423,9 +429,9 @@ pub fn end_sentence(end: &LeaseEnd) -> String {
         }
         LeaseEnd::TimedOut { limit_seconds } => format!("the container reached its limit of {limit_seconds} s"),
         LeaseEnd::Stopped { code } => format!("the container was stopped and exited with code {code}"),
-        LeaseEnd::Failed { detail, .. } => format!("the node could not run it ({detail})"),
-        LeaseEnd::Evicted { reason } => format!("the node gave it back ({reason})"),
-        LeaseEnd::Lost => "its node went silent".to_owned(),
+        LeaseEnd::Failed { detail, .. } => format!("{node} could not run it ({detail})"),
+        LeaseEnd::Evicted { reason } => format!("{node} gave it back ({reason})"),
+        LeaseEnd::Lost => format!("{node} went silent"),
         LeaseEnd::Unknown => "it ended in a way this coordinator does not know".to_owned(),
     }
 }

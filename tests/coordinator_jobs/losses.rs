@@ -51,6 +51,24 @@ async fn a_node_that_fails_a_job_by_its_own_fault_is_passed_over() {
 }
 
 #[tokio::test]
+async fn a_job_that_is_queued_again_says_how_it_failed_and_when_it_is_tried_again() {
+    let world = World::new().await;
+    let mut node = world.node(1, "0.40").await;
+    let job_id = world.submit(&job()).await.unwrap().job_id;
+    let lease = node.assigned().await.lease_id;
+    let detail = "image 'busybox' could not be pulled: lookup registry-1.docker.io: no such host".to_owned();
+    let end = LeaseEnd::Failed { why: FailureKind::ImagePullFailed, detail };
+    node.report(lease, 1, &[LeaseChange::Ended { end, ran_millis: 0 }]).await.unwrap();
+    let told = "queued again: node 'node-1' could not run it (image 'busybox' could not be pulled: \
+                lookup registry-1.docker.io: no such host); ";
+    world.until(job_id, |v| v.why == format!("{told}the next try comes within 5 s")).await;
+    node.beat(NodeState::Paused, &[]).await;
+    world.turn(1);
+    let view = world.until(job_id, |v| v.why == format!("{told}no node is online and takes jobs")).await;
+    assert_eq!(view.state, JobState::Queued);
+}
+
+#[tokio::test]
 async fn a_lease_its_node_does_not_know_any_more_is_placed_again() {
     let world = World::new().await;
     let mut node = world.node(1, "0.40").await;

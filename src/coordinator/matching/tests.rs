@@ -33,6 +33,7 @@ fn job(n: u8) -> Job {
         price_max: usd("1"),
         failed_on: Vec::new(),
         lease_count: 0,
+        last_failure: None,
     }
 }
 
@@ -105,9 +106,17 @@ fn every_reason_to_wait_is_told_in_one_sentence() {
     );
     assert_eq!(told(|_| {}, |j| j.resources.gpus = 2), "it asks for 2 GPUs and no node online lends more than 1");
     assert!(told(|_| {}, |j| j.requirements.node_id = Some(id(7))).starts_with("the node it asks for"));
-    assert!(
-        told(|_| {}, |j| (j.failed_on, j.lease_count) = (vec![(id(1), at(0))], 1))
-            .starts_with("it failed on every node that fits")
+    let failed = |j: &mut Job| {
+        (j.failed_on, j.lease_count) = (vec![(id(1), at(0))], 2);
+        j.last_failure = Some("node 'x' could not run it (no such host)".into());
+    };
+    assert_eq!(
+        told(|_| {}, failed),
+        "queued again: node 'x' could not run it (no such host); the next try comes within 10 s"
+    );
+    assert_eq!(
+        told(|n| n.takes_leases = false, failed),
+        "queued again: node 'x' could not run it (no such host); no node is online and takes jobs"
     );
 }
 

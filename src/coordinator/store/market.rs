@@ -8,15 +8,19 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::jobs::{read_rate, read_resources, read_spec};
 use super::lives::{Changes, Paymaster, advance, waits};
-use super::{Store, StoreError, int, millis, read_int, read_int_opt, read_text, read_time, read_time_opt};
+use super::{
+    Store, StoreError, int, millis, read_int, read_int_opt, read_json_opt, read_text, read_time, read_time_opt,
+};
 use crate::coordinator::matching::{self, Placement, Waiting};
-use crate::coordinator::placement::{Event, HANDOVER_SECONDS_MAX, OVERRUN_SLACK_SECONDS, START_SECONDS_MAX};
+use crate::coordinator::placement::{Event, HANDOVER_SECONDS_MAX, OVERRUN_SLACK_SECONDS, START_SECONDS_MAX, ended_on};
 use crate::wire::job::Resources;
 use crate::wire::node::Offer;
 use crate::wire::{JobId, LeaseId, NodeId};
 
 /// Jobs looked at in one go.
 pub(crate) const JOBS_PER_PAGE: usize = 200;
+/// Most of a failure's own words that are told while the job waits.
+const FAILURE_CHARS_MAX: usize = 400;
 
 const NODE_QUERY: &str = "SELECT n.node_id, n.architecture, n.score, n.offer_cpu_millis, n.offer_memory_bytes, \
      n.offer_disk_bytes, n.offer_gpus, n.offer_price_min, n.leased_at, \
@@ -55,13 +59,16 @@ impl Store {
             let spec = read_spec(row)?;
             let job_id = read_text(row, "job_id")?;
             let lease_count = read_int(row, "lease_count")?;
+            let (failed_on, last_failure) =
+                if lease_count == 0 { Default::default() } else { failures(&mut tx, job_id).await? };
             jobs.push(matching::Job {
                 job_id,
                 resources: spec.services.first().map(|s| s.resources.clone()).unwrap_or_default(),
                 requirements: spec.requirements,
                 price_max: spec.limits.price_max,
-                failed_on: if lease_count == 0 { Vec::new() } else { failed_on(&mut tx, job_id).await? },
+                failed_on,
                 lease_count,
+                last_failure,
             });
         }
         Ok(jobs)
@@ -189,10 +196,25 @@ fn read_used(row: &SqliteRow) -> Result<Resources, StoreError> {
     })
 }
 
-async fn failed_on(tx: &mut SqliteConnection, job_id: JobId) -> Result<Vec<(NodeId, Timestamp)>, StoreError> {
-    let rows = sqlx::query("SELECT node_id, ended_at FROM leases WHERE job_id = ? AND ended_at IS NOT NULL")
-        .bind(job_id.to_string())
-        .fetch_all(tx)
-        .await?;
-    rows.iter().map(|row| Ok((read_text(row, "node_id")?, read_time(row, "ended_at")?))).collect()
+/// Where and when a job's leases ended, and how the newest of them did.
+async fn failures(
+    tx: &mut SqliteConnection,
+    job_id: JobId,
+) -> Result<(Vec<(NodeId, Timestamp)>, Option<String>), StoreError> {
+    let rows = sqlx::query(
+        "SELECT l.node_id, l.ended_at, l.end, n.name FROM leases l JOIN nodes n USING (node_id) \
+         WHERE l.job_id = ? AND l.ended_at IS NOT NULL ORDER BY l.number",
+    )
+    .bind(job_id.to_string())
+    .fetch_all(tx)
+    .await?;
+    let last = rows.last().map(failure).transpose()?.flatten();
+    let ended = rows.iter().map(|row| Ok((read_text(row, "node_id")?, read_time(row, "ended_at")?)));
+    Ok((ended.collect::<Result<_, StoreError>>()?, last))
+}
+
+fn failure(row: &SqliteRow) -> Result<Option<String>, StoreError> {
+    let end = read_json_opt(row, "end")?;
+    let node = format!("node '{}'", row.try_get::<&str, _>("name")?);
+    Ok(end.map(|end| ended_on(&node, &end).chars().take(FAILURE_CHARS_MAX).collect()))
 }
