@@ -3,7 +3,7 @@
 //! Invariants
 //! - A heartbeat that is older than the newest of its boot, or of a boot that was followed by another, changes nothing.
 //! - A node counts as silent only after it could have been heard for its whole grace: a coordinator that just started
-//!   gives every node a fresh one.
+//!   gives every node a fresh one, and so does one whose machine slept.
 //! - Losing this memory loses nothing but time: nodes say it all again with their next heartbeat.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
@@ -24,6 +24,9 @@ const REASON_CHARS_MAX: usize = 300;
 /// Heartbeats per second the coordinator wants at most; beyond it the interval stretches.
 const HEARTBEATS_PER_SECOND: u32 = 50;
 
+/// Passes come every few seconds; a longer gap than this, and than the grace, means that the machine slept.
+const PASS_GAP_MIN: Duration = Duration::from_secs(30);
+
 /// When each node was last heard from, and what it said.
 #[derive(Debug, Default)]
 pub(crate) struct Liveness(Mutex<Inner>);
@@ -31,6 +34,7 @@ pub(crate) struct Liveness(Mutex<Inner>);
 #[derive(Debug, Default)]
 struct Inner {
     watching_since: Option<Steady>,
+    looked_at: Option<Steady>,
     nodes: HashMap<NodeId, Heard>,
     missing: HashMap<LeaseId, Steady>,
 }
@@ -84,6 +88,19 @@ impl Liveness {
         self.lock().watching_since.get_or_insert(now);
     }
 
+    /// A pass over the nodes begins. Where the one before was so long ago that no node could be heard for its grace, every
+    /// node gets a fresh one. Returns whether that is so.
+    pub(crate) fn look(&self, grace_min: Duration, now: Steady) -> bool {
+        let mut inner = self.lock();
+        let before = inner.looked_at.replace(now);
+        let slept = before.is_some_and(|before| now.since(before) > grace_min.max(PASS_GAP_MIN));
+        if slept {
+            inner.watching_since = Some(now);
+            inner.missing.clear();
+        }
+        slept
+    }
+
     /// Takes a heartbeat and says when to send the next one.
     pub(crate) fn take(
         &self,
@@ -123,7 +140,8 @@ impl Liveness {
     pub(crate) fn is_silent(&self, node_id: NodeId, grace_min: Duration, now: Steady) -> bool {
         let inner = self.lock();
         match (inner.nodes.get(&node_id), inner.watching_since) {
-            (Some(heard), _) => heard.is_silent(grace_min, now),
+            (Some(heard), Some(since)) => heard.is_silent(grace_min, now) && now.since(since) > heard.grace(grace_min),
+            (Some(heard), None) => heard.is_silent(grace_min, now),
             (None, Some(since)) => now.since(since) > grace_min,
             (None, None) => false,
         }
@@ -197,7 +215,13 @@ impl Heard {
     }
 
     fn is_silent(&self, grace_min: Duration, now: Steady) -> bool {
-        now.since(self.steady) > grace(self.interval, grace_min)
+        now.since(self.steady) > self.grace(grace_min)
+    }
+
+    /// Three of the intervals the node was told, and some time for a slow network; never less than `grace_min`. A node that
+    /// was told the usual interval has exactly `grace_min`.
+    fn grace(&self, grace_min: Duration) -> Duration {
+        grace_min.max(self.interval.saturating_mul(3))
     }
 
     fn boots_up_to(&self, boot_id: BootId) -> VecDeque<BootId> {
@@ -221,12 +245,6 @@ impl Heard {
             at: self.at,
         }
     }
-}
-
-/// Three of the intervals the node was told, and some time for a slow network; never less than `grace_min`. A node that was
-/// told the usual interval has exactly `grace_min`.
-fn grace(told: Duration, grace_min: Duration) -> Duration {
-    grace_min.max(told.saturating_mul(3))
 }
 
 #[cfg(test)]
@@ -285,6 +303,24 @@ mod tests {
         assert!(!liveness.is_silent(unheard, GRACE, at(1_105).1));
         assert!(liveness.is_silent(unheard, GRACE, at(1_106).1));
         assert!(!liveness.is_online(unheard, GRACE, at(1_001).1), "a node that was never heard is not online");
+    }
+
+    #[test]
+    fn a_coordinator_that_slept_gives_every_node_a_fresh_grace() {
+        let (liveness, node, unheard) = (Liveness::default(), id(1), id(2));
+        liveness.watch_from(at(1_000).1);
+        liveness.take(node, &beat(1, 1, NodeState::Idle), BASE, at(1_000));
+        for awake in (1_000..=1_100).step_by(5) {
+            assert!(!liveness.look(GRACE, at(awake).1));
+        }
+        assert!(liveness.look(GRACE, at(9_000).1), "asleep from 1100 to 9000");
+        assert!(!liveness.is_silent(node, GRACE, at(9_105).1) && !liveness.is_silent(unheard, GRACE, at(9_105).1));
+        assert!(
+            !liveness.takes_leases(node, GRACE, at(9_000).1),
+            "nothing is placed on a node before it is heard again"
+        );
+        assert!(!liveness.look(GRACE, at(9_105).1), "a gap of a grace is none to sleep in");
+        assert!(liveness.is_silent(node, GRACE, at(9_106).1) && liveness.is_silent(unheard, GRACE, at(9_106).1));
     }
 
     #[test]

@@ -67,8 +67,11 @@ pub(crate) async fn pass(app: &AppState) -> Result<(), StoreError> {
 }
 
 async fn expire(app: &AppState) -> Result<(), StoreError> {
-    let live = app.store.live_leases().await?;
     let (grace, now) = (app.config.lease_grace(), app.clock.steady());
+    if app.liveness.look(grace, now) {
+        tracing::warn!("this machine slept; every node gets time to be heard again");
+    }
+    let live = app.store.live_leases().await?;
     for lease in app.liveness.forgotten(&live, grace, now) {
         tracing::warn!(lease_id = %lease.lease_id, node_id = %lease.node_id, "the node does not know its lease any more");
         advance(app, lease.job_id, Event::NodeForgot { lease_id: lease.lease_id }).await;

@@ -19,8 +19,12 @@ async fn a_silent_node_loses_its_lease_another_gets_the_job_and_the_first_is_nei
     let lost = first.assigned().await.lease_id;
     first.report(lost, 1, &[LeaseChange::Running]).await.unwrap();
     first.log(lost, "offset=0", framed("first ")).await.unwrap();
-    world.turn(SILENCE_SECONDS);
-    world.until(job_id, |v| v.lease.as_ref().is_some_and(|l| l.phase == LeasePhase::Lost)).await;
+    let lost_in_time = async {
+        while world.view(job_id).await.lease.is_none_or(|l| l.phase != LeasePhase::Lost) {
+            world.turn(2);
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), lost_in_time).await.unwrap();
     let mut second = world.node(2, "0.80").await;
     let lease = second.assigned().await;
     assert_eq!(lease.job_id, job_id);
