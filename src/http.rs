@@ -53,7 +53,7 @@ pub enum HttpError {
     },
     /// The CA file is no certificate.
     #[error("the CA file holds no certificate that can be read; it must be PEM, as the coordinator's ca.pem is")]
-    BadAuthority(#[source] reqwest::Error),
+    BadAuthority(#[source] Option<reqwest::Error>),
     /// The HTTPS client could not be set up.
     #[error("HTTPS could not be set up")]
     Setup(#[source] reqwest::Error),
@@ -123,6 +123,8 @@ impl HttpError {
 #[derive(Debug, Clone)]
 pub struct ApiClient {
     base: Url,
+    /// Whether one authority was given, instead of the machine's.
+    pinned: bool,
     http: reqwest::Client,
 }
 
@@ -131,6 +133,7 @@ pub struct ApiClient {
 #[must_use]
 pub struct Call {
     url: Url,
+    pinned: bool,
     request: reqwest::RequestBuilder,
 }
 
@@ -152,17 +155,33 @@ impl ApiClient {
             .pool_max_idle_per_host(2)
             .user_agent(concat!("fizz/", env!("CARGO_PKG_VERSION")));
         if let Trust::Pinned { pem } = trust {
-            let authorities = reqwest::Certificate::from_pem_bundle(pem).map_err(HttpError::BadAuthority)?;
+            let authorities =
+                reqwest::Certificate::from_pem_bundle(pem).map_err(|error| HttpError::BadAuthority(Some(error)))?;
+            // A text without any certificate is read as an empty bundle, which would trust nobody at all.
+            if authorities.is_empty() {
+                return Err(HttpError::BadAuthority(None));
+            }
             builder = builder.tls_certs_only(authorities);
         }
-        let http = builder.build().map_err(HttpError::Setup)?;
-        Ok(Self { base, http })
+        let pinned = matches!(trust, Trust::Pinned { .. });
+        // What is no certificate behind its PEM is found out only here.
+        let http = builder.build().map_err(|error| match trust {
+            Trust::Pinned { .. } => HttpError::BadAuthority(Some(error)),
+            Trust::System => HttpError::Setup(error),
+        })?;
+        Ok(Self { base, pinned, http })
     }
 
     /// The coordinator's address, `https://host:port/`.
     #[must_use]
     pub fn base(&self) -> &Url {
         &self.base
+    }
+
+    /// Turns an error of a stream that is being read into one a person can act on.
+    #[must_use]
+    pub fn classify(&self, error: &reqwest::Error) -> HttpError {
+        classify(&self.base, self.pinned, error)
     }
 
     /// Prepares a call of `path`, which starts with `/`.
@@ -172,7 +191,7 @@ impl ApiClient {
         url.set_path(path);
         url.set_query(query);
         let request = self.http.request(method, url.clone()).timeout(CALL_TIMEOUT);
-        Call { url, request }
+        Call { url, pinned: self.pinned, request }
     }
 
     /// Prepares a GET.
@@ -236,8 +255,8 @@ impl Call {
     /// # Errors
     /// Any [`HttpError`] of the connection; [`HttpError::Problem`] when the coordinator refuses.
     pub async fn receive<T: DeserializeOwned>(self) -> Result<T, HttpError> {
-        let url = self.url.clone();
-        let bytes = read_limited(self.open().await?, &url).await?;
+        let (url, pinned) = (self.url.clone(), self.pinned);
+        let bytes = read_limited(self.open().await?, &url, pinned).await?;
         serde_json::from_slice(&bytes).map_err(|error| garbage(&url, format!("its answer cannot be read ({error})")))
     }
 
@@ -254,19 +273,19 @@ impl Call {
     /// # Errors
     /// As [`Call::receive`].
     pub async fn open(self) -> Result<Response, HttpError> {
-        let url = self.url;
-        let answer = self.request.send().await.map_err(|error| classify(&url, &error))?;
+        let Self { url, pinned, request } = self;
+        let answer = request.send().await.map_err(|error| classify(&url, pinned, &error))?;
         let status = answer.status();
         if status.is_success() {
             return Ok(answer);
         }
-        Err(refusal(&url, status, read_limited(answer, &url).await?))
+        Err(refusal(&url, status, read_limited(answer, &url, pinned).await?))
     }
 }
 
-async fn read_limited(mut answer: Response, url: &Url) -> Result<Bytes, HttpError> {
+async fn read_limited(mut answer: Response, url: &Url, pinned: bool) -> Result<Bytes, HttpError> {
     let mut body = BytesMut::new();
-    while let Some(chunk) = answer.chunk().await.map_err(|error| classify(url, &error))? {
+    while let Some(chunk) = answer.chunk().await.map_err(|error| classify(url, pinned, &error))? {
         if body.len() + chunk.len() > JSON_BYTES_MAX {
             return Err(garbage(url, "its answer is endless".to_owned()));
         }
@@ -291,10 +310,9 @@ fn origin(url: &Url) -> String {
     url.origin().ascii_serialization()
 }
 
-/// Turns the client's error into one a person can act on. Also for errors while a stream is read.
-#[must_use]
-pub fn classify(url: &Url, error: &reqwest::Error) -> HttpError {
-    if let Some(why) = certificate_error(error) {
+/// Turns the client's error into one a person can act on. `pinned`: one authority was given, instead of the machine's.
+fn classify(url: &Url, pinned: bool, error: &reqwest::Error) -> HttpError {
+    if let Some(why) = certificate_error(pinned, error) {
         return HttpError::BadCertificate { url: origin(url), why };
     }
     if error.is_timeout() {
@@ -307,11 +325,11 @@ pub fn classify(url: &Url, error: &reqwest::Error) -> HttpError {
     HttpError::Unreachable { url: origin(url), why: innermost.to_string() }
 }
 
-fn certificate_error(error: &(dyn StdError + 'static)) -> Option<String> {
+fn certificate_error(pinned: bool, error: &(dyn StdError + 'static)) -> Option<String> {
     let mut next = Some(error);
     while let Some(current) = next {
         if let Some(rustls::Error::InvalidCertificate(kind)) = find_rustls(current) {
-            return Some(certificate_words(kind));
+            return Some(certificate_words(pinned, kind));
         }
         next = current.source();
     }
@@ -328,7 +346,7 @@ fn find_rustls<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a rustls::Er
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "rustls may add kinds; each has words of its own")]
-fn certificate_words(kind: &rustls::CertificateError) -> String {
+fn certificate_words(pinned: bool, kind: &rustls::CertificateError) -> String {
     use rustls::CertificateError as E;
     match kind {
         E::Expired | E::ExpiredContext { .. } => {
@@ -338,6 +356,9 @@ fn certificate_words(kind: &rustls::CertificateError) -> String {
         E::NotValidYet | E::NotValidYetContext { .. } => {
             "it is not valid yet, so this machine's clock is probably behind; check it with `date`".into()
         }
+        E::UnknownIssuer if pinned => "the authority given with --ca-file, FIZZ_CA_FILE or fizz.toml did not sign it; \
+             copy the coordinator's ca.pem again"
+            .into(),
         E::UnknownIssuer => {
             "nobody this machine trusts has signed it; give the coordinator's ca.pem with --ca-file or FIZZ_CA_FILE"
                 .into()
@@ -353,9 +374,39 @@ fn certificate_words(kind: &rustls::CertificateError) -> String {
 mod tests {
     use super::*;
 
-    fn client(base: &str) -> Result<ApiClient, HttpError> {
+    /// Any authority at all, as PEM.
+    fn authority() -> Vec<u8> {
+        let key = rcgen::KeyPair::generate().unwrap();
+        rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem().into_bytes()
+    }
+
+    fn client_with(base: &str, pem: &[u8]) -> Result<ApiClient, HttpError> {
         install_crypto_provider();
-        ApiClient::new(base, &Trust::Pinned { pem: Vec::new() })
+        ApiClient::new(base, &Trust::Pinned { pem: pem.to_vec() })
+    }
+
+    fn client(base: &str) -> Result<ApiClient, HttpError> {
+        client_with(base, &authority())
+    }
+
+    #[test]
+    fn a_ca_file_without_a_certificate_is_refused_at_once() {
+        let cut = String::from_utf8(authority()).unwrap().replace("-----END CERTIFICATE-----", "");
+        let garbage = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        for bad in [&b""[..], b"no certificate", cut.as_bytes(), garbage] {
+            let error = client_with("https://a", bad).unwrap_err();
+            assert!(matches!(error, HttpError::BadAuthority(_)), "{error:?}");
+            assert!(!error.is_temporary());
+        }
+    }
+
+    #[test]
+    fn an_unknown_issuer_is_told_by_whom_this_machine_was_to_trust() {
+        let kind = rustls::CertificateError::UnknownIssuer;
+        let pinned = certificate_words(true, &kind);
+        assert!(pinned.contains("did not sign it; copy the coordinator's ca.pem again"), "{pinned}");
+        let system = certificate_words(false, &kind);
+        assert!(system.contains("give the coordinator's ca.pem with --ca-file"), "{system}");
     }
 
     #[test]

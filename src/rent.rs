@@ -15,7 +15,7 @@ use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 
-use crate::http::{self, ApiClient, Call, HttpError, Trust};
+use crate::http::{ApiClient, Call, HttpError, Trust};
 use crate::wire::account::AccountView;
 use crate::wire::job::{JobList, JobSpec, JobView, MarketView, OutputView, SubmitJob};
 use crate::wire::logs::FrameError;
@@ -179,7 +179,7 @@ impl RentClient {
         let mut answer = call.open().await.map_err(|error| no_output(error, job))?;
         let mut hash = Sha256::new();
         let mut bytes: u64 = 0;
-        while let Some(chunk) = answer.chunk().await.map_err(|error| http::classify(self.api.base(), &error))? {
+        while let Some(chunk) = answer.chunk().await.map_err(|error| self.api.classify(&error))? {
             bytes += chunk.len() as u64;
             if bytes > announced.bytes {
                 break;

@@ -6,7 +6,7 @@ use bytes::BytesMut;
 use futures_util::Stream;
 
 use super::{RentClient, RentError};
-use crate::http::{self, HttpError};
+use crate::http::HttpError;
 use crate::wire::JobId;
 use crate::wire::logs::{FRAME_HEADER_BYTES, LogFrame, decode};
 
@@ -101,7 +101,7 @@ impl LogFollower {
             }
             Err(error) => {
                 self.answer = None;
-                Err(http::classify(self.client.api.base(), &error))
+                Err(self.client.api.classify(&error))
             }
         }
     }
