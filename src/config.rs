@@ -125,6 +125,12 @@ pub enum ConfigError {
         /// The system's words.
         why: String,
     },
+    /// Somebody named a file that is not there.
+    #[error("{file} does not exist; make it with `fizz enroll`, or unset FIZZ_CONFIG")]
+    Missing {
+        /// Path.
+        file: String,
+    },
     /// The text is no TOML.
     #[error("{at}: this is not valid TOML: {why}")]
     Syntax {
@@ -219,7 +225,12 @@ impl Config {
     pub fn load(file: &Path, must_exist: bool, env: impl Fn(&str) -> Option<String>) -> Result<Self, ConfigError> {
         let text = match std::fs::read_to_string(file) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && !must_exist => String::new(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                if must_exist {
+                    return Err(ConfigError::Missing { file: file.display().to_string() });
+                }
+                String::new()
+            }
             Err(error) => {
                 return Err(ConfigError::Unreadable { file: file.display().to_string(), why: error.to_string() });
             }
@@ -284,7 +295,7 @@ mod tests {
         let nowhere = Path::new("/nonexistent/fizz.toml");
         assert_eq!(Config::load(nowhere, false, |_| None).unwrap(), Config::default());
         let error = Config::load(nowhere, true, |_| None).unwrap_err().to_string();
-        assert!(error.starts_with("/nonexistent/fizz.toml: the configuration cannot be read"), "{error}");
+        assert!(error.starts_with("/nonexistent/fizz.toml does not exist; make it with `fizz enroll`"), "{error}");
     }
 
     #[test]

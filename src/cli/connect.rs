@@ -40,13 +40,13 @@ impl RenterArgs {
     /// # Errors
     /// When the coordinator or the key is not known.
     pub fn address(&self) -> Result<RenterAddress, CliError> {
-        let config = settings::renter()?;
+        let given = secrets::find(self.api_key_file.as_deref(), "FIZZ_API_KEY")?;
+        let config = settings::renter(self.coordinator.is_some() && given.is_some())?;
         let url = self.coordinator.clone().or(config.coordinator).ok_or_else(|| {
             CliError::new(Exit::Config, "no coordinator is set")
                 .next("give --coordinator URL, set FIZZ_COORDINATOR, or write `rent.coordinator` into fizz.toml")
         })?;
-        let file = self.api_key_file.as_deref();
-        let found = match secrets::find(file, "FIZZ_API_KEY")? {
+        let found = match given {
             None => config.api_key_file.as_deref().map(secrets::from_file).transpose()?,
             found => found,
         };

@@ -52,16 +52,18 @@ pub struct Renter {
     pub api_key_file: Option<PathBuf>,
 }
 
-/// The section `rent`, else the first of the node's own coordinators.
+/// The section `rent`, else the first of the node's own coordinators. `complete`: coordinator and key are known already, so
+/// a file that is named need not be there.
 ///
 /// # Errors
-/// When the file is wrong.
-pub fn renter() -> Result<Renter, CliError> {
+/// When the file is wrong, or named, needed and not there.
+pub fn renter(complete: bool) -> Result<Renter, CliError> {
     // Renting needs no home folder; without one there is no configuration either.
     if Paths::discover().is_err() {
         return Ok(Renter::default());
     }
-    Ok(renter_of(load(None)?.1))
+    let (_, config) = if complete { load_or_default()? } else { load(None)? };
+    Ok(renter_of(config))
 }
 
 fn renter_of(config: Config) -> Renter {

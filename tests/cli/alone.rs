@@ -1,6 +1,6 @@
 //! What works, or fails politely, without a coordinator.
 
-use super::world::{fizz, run, within};
+use super::world::{Ended, fizz, run, within};
 
 /// Every command's help, found by asking for it.
 fn all_commands() -> Vec<Vec<String>> {
@@ -88,6 +88,36 @@ async fn a_wrong_configuration_ends_with_3_and_names_the_line() {
     std::fs::write(home.path().join("fizz.toml"), "[offer]\nmemroy = \"1g\"\n").unwrap();
     let ended = run(home.path(), &["up"]).await.expect(3);
     assert!(ended.err.contains("fizz.toml:2:1") && ended.err.contains("did you mean 'memory'"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn a_named_configuration_that_is_not_there_matters_only_where_something_is_needed_from_it() {
+    let home = tempfile::tempdir().unwrap();
+    let absent = home.path().join("absent.toml");
+    std::fs::write(home.path().join("key"), "fzk_x").unwrap();
+    for args in [&["up"][..], &["status"], &["job", "list"], &["run", "--api-key-file", "key", "x"]] {
+        let ended = Ended::of(within(fizz(home.path(), args).env("FIZZ_CONFIG", &absent).output()).await.unwrap());
+        let ended = ended.expect(3);
+        assert!(ended.err.contains("absent.toml does not exist; make it with `fizz enroll`"), "{}", ended.err);
+        assert!(ended.err.contains("or unset FIZZ_CONFIG"), "{}", ended.err);
+    }
+    // 4: it went on to the coordinator, where nobody is.
+    for args in [&["run", "x"][..], &["job", "list"]] {
+        let mut command = fizz(home.path(), args);
+        command.env("FIZZ_CONFIG", &absent).env("FIZZ_COORDINATOR", "https://127.0.0.1:1");
+        command.env("FIZZ_API_KEY", "fzk_x");
+        Ended::of(within(command.output()).await.unwrap()).expect(4);
+    }
+}
+
+#[tokio::test]
+async fn a_ca_file_without_a_certificate_is_named_as_what_is_wrong() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("key"), "fzk_x").unwrap();
+    std::fs::write(home.path().join("ca.pem"), "not yet copied").unwrap();
+    let args = ["job", "list", "--coordinator", "https://127.0.0.1:1", "--api-key-file", "key", "--ca-file", "ca.pem"];
+    let ended = run(home.path(), &args).await.expect(3);
+    assert!(ended.err.contains("the CA file holds no certificate"), "{}", ended.err);
 }
 
 #[tokio::test]

@@ -34,7 +34,7 @@ const HERE: &str = "https://127.0.0.1:8443";
 pub fn data_dir(named: Option<&Path>) -> Result<PathBuf, CliError> {
     match named {
         Some(folder) => Ok(folder.to_owned()),
-        None => Ok(settings::load(None)?.0.coordinator_dir),
+        None => Ok(settings::load_or_default()?.0.coordinator_dir),
     }
 }
 
