@@ -2,7 +2,8 @@
 //!
 //! Invariants
 //! - Nothing is written outside the target folder, whatever names, links or types the tar holds.
-//! - Only folders, files and links that stay inside are made; devices, sockets and pipes are refused.
+//! - Only folders, files and links that stay inside are made. Links that lead out are left out and counted; devices, sockets
+//!   and pipes are refused, and so is every name that leads out.
 //! - Permissions are cut to plain ones: no set-uid, no set-gid, no sticky bit; owner and times are ours.
 //! - A tar that unpacks to more than it may is given up.
 
@@ -23,12 +24,16 @@ const BYTES_MAX: u64 = 64 << 30;
 const ENTRIES_MAX: u64 = 1_000_000;
 
 /// What was unpacked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unpacked {
     /// Files written.
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
+    /// Links that were not made because they lead out of the folder, or to what was not made.
+    pub left_out: u64,
+    /// The first of them, below the folder.
+    pub left_out_first: Option<PathBuf>,
 }
 
 impl fmt::Display for Unpacked {
@@ -60,7 +65,7 @@ fn unpack_limited(file: impl Read, folder: &Path, bytes_max: u64, entries_max: u
     std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, error))?;
     let root = folder.canonicalize().map_err(|error| unwritable(folder, error))?;
     let mut archive = Archive::new(file);
-    let mut unpacked = Unpacked { files: 0, bytes: 0 };
+    let mut unpacked = Unpacked::default();
     let mut entries: u64 = 0;
     for entry in archive.entries().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
@@ -72,8 +77,13 @@ fn unpack_limited(file: impl Read, folder: &Path, bytes_max: u64, entries_max: u
         }
         let name = entry.path().map_err(damaged)?.into_owned();
         let Some(inside) = path_inside(&name)? else { continue };
-        if write_entry(&mut entry, &root, &inside)? {
-            unpacked.files += 1;
+        match write_entry(&mut entry, &root, &inside)? {
+            Written::Folder => {}
+            Written::File => unpacked.files += 1,
+            Written::LeftOut => {
+                unpacked.left_out += 1;
+                unpacked.left_out_first.get_or_insert(inside);
+            }
         }
     }
     Ok(unpacked)
@@ -95,13 +105,22 @@ fn path_inside(name: &Path) -> Result<Option<PathBuf>, CliError> {
     Ok((!inside.as_os_str().is_empty()).then_some(inside))
 }
 
-/// Writes one entry; whether it was a file or link.
-fn write_entry(entry: &mut Entry<'_, impl Read>, root: &Path, inside: &Path) -> Result<bool, CliError> {
+/// What became of an entry.
+enum Written {
+    Folder,
+    /// Or a link.
+    File,
+    /// A link that would lead out.
+    LeftOut,
+}
+
+/// Writes one entry.
+fn write_entry(entry: &mut Entry<'_, impl Read>, root: &Path, inside: &Path) -> Result<Written, CliError> {
     let target = root.join(inside);
     let kind = entry.header().entry_type();
     if kind.is_dir() {
         make_folders(root, inside)?;
-        return Ok(false);
+        return Ok(Written::Folder);
     }
     if let Some(parent) = inside.parent() {
         make_folders(root, parent)?;
@@ -109,13 +128,13 @@ fn write_entry(entry: &mut Entry<'_, impl Read>, root: &Path, inside: &Path) -> 
     if kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse() {
         write_file(entry, &target).map_err(|error| unwritable(&target, error))?;
     } else if kind.is_symlink() {
-        write_link(entry, inside, &target)?;
+        return write_link(entry, inside, &target);
     } else if kind.is_hard_link() {
-        write_hard_link(entry, root, &target)?;
+        return write_hard_link(entry, root, &target);
     } else {
         return Err(hostile(inside, "is neither file, folder nor link"));
     }
-    Ok(true)
+    Ok(Written::File)
 }
 
 /// Makes `inside` below `root` part by part, refusing to walk through a link.
@@ -153,7 +172,7 @@ fn remove_old(target: &Path) -> io::Result<()> {
 }
 
 /// A link may point anywhere inside the folder, never out of it.
-fn write_link(entry: &Entry<'_, impl Read>, inside: &Path, target: &Path) -> Result<(), CliError> {
+fn write_link(entry: &Entry<'_, impl Read>, inside: &Path, target: &Path) -> Result<Written, CliError> {
     let to = entry.link_name().map_err(damaged)?.ok_or_else(|| hostile(inside, "is a link to nothing"))?;
     let mut depth = inside.components().count().saturating_sub(1);
     let mut down = false;
@@ -165,30 +184,30 @@ fn write_link(entry: &Entry<'_, impl Read>, inside: &Path, target: &Path) -> Res
             Component::CurDir => {}
             Component::ParentDir if depth > 0 && !down => depth -= 1,
             Component::ParentDir | Component::RootDir | Component::Prefix(_) => {
-                return Err(hostile(inside, "is a link that leads out of the folder"));
+                return Ok(Written::LeftOut);
             }
         }
     }
-    remove_old(target).map_err(|error| unwritable(target, error))?;
-    os::symlink(&to, target).map_err(|error| unwritable(target, error))
+    remove_old(target).and_then(|()| os::symlink(&to, target)).map_err(|error| unwritable(target, error))?;
+    Ok(Written::File)
 }
 
-/// A hard link becomes a copy of a file that was unpacked before.
-fn write_hard_link(entry: &Entry<'_, impl Read>, root: &Path, target: &Path) -> Result<(), CliError> {
+/// A hard link becomes a copy of a file that was unpacked before. One to a link, or to what was left out, is left out too.
+fn write_hard_link(entry: &Entry<'_, impl Read>, root: &Path, target: &Path) -> Result<Written, CliError> {
     let name = entry.link_name().map_err(damaged)?.unwrap_or_default().into_owned();
-    let Some(from) = path_inside(&name)? else { return Err(hostile(&name, "is linked to but is no file")) };
+    let Ok(Some(from)) = path_inside(&name) else { return Ok(Written::LeftOut) };
     let mut at = root.to_path_buf();
     for part in from.components() {
         at.push(part);
-        let found = std::fs::symlink_metadata(&at).map_err(|error| unwritable(&at, error))?;
-        if found.is_symlink() {
-            return Err(hostile(&name, "passes through a link"));
+        if !std::fs::symlink_metadata(&at).is_ok_and(|found| !found.is_symlink()) {
+            return Ok(Written::LeftOut);
         }
     }
     if !at.is_file() {
-        return Err(hostile(&name, "is linked to but is no file"));
+        return Ok(Written::LeftOut);
     }
-    remove_old(target).and_then(|()| std::fs::copy(&at, target)).map(drop).map_err(|error| unwritable(target, error))
+    remove_old(target).and_then(|()| std::fs::copy(&at, target)).map_err(|error| unwritable(target, error))?;
+    Ok(Written::File)
 }
 
 fn damaged(error: io::Error) -> CliError {
@@ -254,7 +273,7 @@ mod tests {
             ("output/latest", EntryType::Symlink, "deep/er/log.txt"),
             ("output/copy", EntryType::Link, "output/picture.png"),
         ]);
-        assert_eq!(result, Ok(Unpacked { files: 4, bytes: 8 }));
+        assert_eq!(result, Ok(Unpacked { files: 4, bytes: 8, ..Unpacked::default() }));
         let into = folder.path().join("into");
         assert_eq!(std::fs::read(into.join("picture.png")).unwrap(), b"PNG");
         assert_eq!(std::fs::read(into.join("latest")).unwrap(), b"hello");
@@ -280,6 +299,18 @@ mod tests {
         }
     }
 
+    /// Nothing is made where the link would be, it is told, and what follows it is there.
+    fn assert_left_out(before: &[(&str, EntryType, &str)], kind: EntryType, name: &str, to: &str) {
+        let link = [(name, kind, to), ("output/z", EntryType::Regular, "rest")];
+        let (folder, result) = unpacked(&[before, &link].concat());
+        let unpacked = result.unwrap();
+        let inside = Path::new(name).strip_prefix("output").unwrap();
+        assert_eq!((unpacked.left_out, unpacked.left_out_first.as_deref()), (1, Some(inside)), "{to}");
+        let into = folder.path().join("into");
+        assert!(std::fs::symlink_metadata(into.join(inside)).is_err(), "{to}");
+        assert_eq!(std::fs::read(into.join("z")).unwrap(), b"rest");
+    }
+
     #[test]
     fn links_that_lead_out_are_refused() {
         for (name, to) in [
@@ -288,17 +319,27 @@ mod tests {
             ("output/a/l", "../../evil"),
             ("output/l", "a/../../evil"),
         ] {
-            let (_folder, result) = unpacked(&[(name, EntryType::Symlink, to)]);
-            assert!(result.unwrap_err().contains("leads out"), "{to}");
+            assert_left_out(&[], EntryType::Symlink, name, to);
         }
         // `a/up` is the folder itself, so `a/up/..` is its parent although the names alone seem to stay inside.
-        let (_folder, result) =
-            unpacked(&[("output/a/up", EntryType::Symlink, "../"), ("output/l", EntryType::Symlink, "a/up/../secret")]);
-        assert!(result.unwrap_err().contains("leads out"));
-        let (_folder, result) = unpacked(&[("output/l", EntryType::Link, "/etc/passwd")]);
-        assert!(result.is_err());
-        let (_folder, result) = unpacked(&[("output/l", EntryType::Link, "output/../../evil")]);
-        assert!(result.is_err());
+        let up = ("output/a/up", EntryType::Symlink, "../");
+        assert_left_out(&[up], EntryType::Symlink, "output/l", "a/up/../secret");
+        for to in ["/etc/passwd", "output/../../evil", "output/absent", "output/a/up", "output/a/up/z"] {
+            assert_left_out(&[up], EntryType::Link, "output/l", to);
+        }
+    }
+
+    #[test]
+    fn what_lies_below_a_link_that_was_left_out_stays_inside() {
+        let (folder, result) = unpacked(&[
+            ("output/l", EntryType::Symlink, "../"),
+            ("output/l/evil", EntryType::Regular, "x"),
+            ("output/m", EntryType::Symlink, "/etc"),
+        ]);
+        let unpacked = result.unwrap();
+        assert_eq!((unpacked.left_out, unpacked.left_out_first.as_deref()), (2, Some(Path::new("l"))));
+        assert!(!folder.path().join("evil").exists());
+        assert!(folder.path().join("into/l/evil").is_file());
     }
 
     #[test]
