@@ -131,7 +131,7 @@ async fn list(args: &ListArgs) -> Result<u8, CliError> {
 }
 
 /// Characters of an id in a list: its time to the millisecond and twelve random bits, which every command here takes.
-const ID_SHOWN: usize = 18;
+pub(super) const ID_SHOWN: usize = 18;
 
 fn list_table(columns: u16, jobs: &[JobView], now: jiff::Timestamp) -> String {
     let heads = [

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::connect::RenterArgs;
 use super::errors::{CliError, Exit};
-use super::values::{parse_bytes, parse_cpus, parse_rate, parse_seconds};
+use super::values::{count, parse_bytes, parse_cpus, parse_rate, parse_seconds};
 use super::{output, unpack};
 use crate::clock::Clock;
 use crate::rent::{RentClient, RentError};
@@ -50,7 +50,7 @@ pub struct RunArgs {
     /// Memory, like 512m or 2g
     #[arg(long, short, value_name = "SIZE", default_value = "512m", value_parser = parse_bytes, help_heading = "Resources")]
     pub memory: u64,
-    /// Whole GPUs
+    /// Whole GPUs; no node lends any yet, so such a job waits
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Resources")]
     pub gpus: u32,
     /// Disk for what the job writes, like 1g
@@ -101,7 +101,7 @@ pub struct RunArgs {
     /// Accepted as in docker; see below
     #[arg(long)]
     pub rm: bool,
-    /// Say nothing but what the job says
+    /// Say nothing but what the job says, and why it could not
     #[arg(long, short)]
     pub quiet: bool,
 
@@ -133,6 +133,8 @@ pub async fn run(args: RunArgs) -> Result<u8, CliError> {
     }
     if !args.quiet {
         output::note(ending::summary(&view, Clock::system().now()));
+    } else if ending::is_trouble(&view) {
+        output::note(ending::how(&view));
     }
     Ok(ending::exit_code(&view))
 }
@@ -176,7 +178,16 @@ pub async fn fetch_output(
     let mut file = tokio::fs::File::from_std(spool);
     client.download_output(job, &mut file).await?;
     let file = file.into_std().await;
-    unpack::unpack(file, folder)
+    let unpacked = unpack::unpack(file, folder)?;
+    if let Some(first) = &unpacked.left_out_first {
+        // Also for the quiet: not everything that the job left is there.
+        output::note(format!(
+            "warning: left out {} that lead out of the folder, first '{}'; `fizz job output {job} --tar FILE` fetches all",
+            count(unpacked.left_out, "link"),
+            output::printable(&first.display().to_string())
+        ));
+    }
+    Ok(unpacked)
 }
 
 impl From<RentError> for CliError {

@@ -19,6 +19,15 @@ async fn a_job_feels_like_a_local_command() {
 
     let ended = live.run(&["run", "no-such-image"]).await.expect(125);
     assert!(ended.err.contains("could not be run"), "{}", ended.err);
+
+    // Quiet or not: a failure that is not the job's own is told, in one sentence.
+    for (args, code, part) in [
+        (&["run", "-q", "--memory", "64m", "hungry"][..], 137, "64 MiB of memory"),
+        (&["run", "-q", "no-such-image"], 125, "could not be run"),
+    ] {
+        let ended = live.run(args).await.expect(code);
+        assert!(ended.err.contains(part) && ended.err.lines().count() == 1, "{}", ended.err);
+    }
     live.stop().await;
 }
 
@@ -79,6 +88,17 @@ async fn a_wrong_key_and_an_empty_purse_are_refused_with_5() {
     assert!(ended.err.contains("The credential is missing, wrong or revoked"), "{}", ended.err);
     let ended = live.run(&["run", "--max-price", "1000", "--timeout", "2h", "hello"]).await.expect(5);
     assert!(ended.err.contains("lower --max-price or --timeout"), "{}", ended.err);
+    live.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_the_given_authority_did_not_sign_is_told_as_that() {
+    let live = Live::start().await;
+    let key = rcgen::KeyPair::generate().unwrap();
+    let other = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&key).unwrap().pem();
+    std::fs::write(live.home.path().join("other.pem"), other).unwrap();
+    let ended = live.run(&["job", "list", "--ca-file", "other.pem"]).await.expect(4);
+    assert!(ended.err.contains("did not sign it; copy the coordinator's ca.pem again"), "{}", ended.err);
     live.stop().await;
 }
 

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use crate::cli::errors::{CliError, Exit};
+use crate::cli::job::ID_SHOWN;
 use crate::cli::output::{self, Align, Redraw, Style};
 use crate::cli::owner::{StatusArgs, control_error};
 use crate::cli::settings;
@@ -193,11 +194,24 @@ const fn state_word(state: NodeState) -> (Style, &'static str) {
 }
 
 fn leases(columns: u16, leases: &[LeaseLine], as_of: Timestamp, now: Timestamp) -> String {
-    let heads = [("image", Align::Left), ("state", Align::Left), ("ran", Align::Right), ("pays", Align::Right)];
+    let heads = [
+        ("job", Align::Left),
+        ("image", Align::Left),
+        ("state", Align::Left),
+        ("ran", Align::Right),
+        ("pays", Align::Right),
+    ];
+    let room = usize::from(columns).saturating_sub(ID_SHOWN + 10 + 11 + 11 + 8).max(16);
     let rows: Vec<_> = leases
         .iter()
         .map(|lease| {
-            vec![lease.image.clone(), phase_words(lease), show_duration(ran(lease, as_of, now)), lease.rate.to_string()]
+            vec![
+                lease.job_id.to_string().chars().take(ID_SHOWN).collect(),
+                output::shortened(&lease.image, room),
+                phase_words(lease),
+                show_duration(ran(lease, as_of, now)),
+                lease.rate.to_string(),
+            ]
         })
         .collect();
     output::table(columns, &heads, &rows)
@@ -231,8 +245,8 @@ pub fn phase_words(lease: &LeaseLine) -> String {
     };
     match (lease.pull_per_mille, &lease.detail) {
         (Some(done), _) if lease.phase == LeasePhase::Pulling => format!("{word} {}%", done / 10),
-        // A job that runs has nothing to add to that.
-        (_, Some(detail)) if lease.phase != LeasePhase::Running => format!("{word}: {detail}"),
+        // "running: runs" says nothing; that the container is being stopped does.
+        (_, Some(detail)) if detail != "runs" => format!("{word}: {detail}"),
         _ => word.to_owned(),
     }
 }
@@ -261,7 +275,7 @@ mod tests {
             lease_id: LeaseId::generate(now),
             job_id: JobId::generate(now),
             phase: LeasePhase::Running,
-            detail: None,
+            detail: Some("runs".to_owned()),
             pull_per_mille: None,
             started_at: Some(Timestamp::from_second(990).unwrap()),
             ran_millis: 10_000,
@@ -273,6 +287,11 @@ mod tests {
         for part in ["● Working", "attic", "unreachable for 2 min 2 s", "renderer:1", "12 s", "$10000.00/h"] {
             assert!(text.contains(part), "{part} is not in\n{text}");
         }
+        assert!(!text.contains("runs"), "{text}");
+        let shown: String = snapshot.leases[0].job_id.to_string().chars().take(ID_SHOWN).collect();
+        assert!(text.contains(&shown), "{text}");
+        // One row and its head: nothing is broken over lines.
+        assert!(text.lines().rev().nth(1).unwrap().starts_with("JOB"), "{text}");
     }
 
     #[test]

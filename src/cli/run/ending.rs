@@ -90,6 +90,23 @@ pub fn how(view: &JobView) -> String {
     }
 }
 
+/// Whether the job's own words and exit code do not tell how it ended: it was not run, or not to its end.
+#[must_use]
+pub fn is_trouble(view: &JobView) -> bool {
+    match &view.outcome {
+        Some(LeaseEnd::Exited { .. } | LeaseEnd::Stopped { .. }) => false,
+        Some(
+            LeaseEnd::OutOfMemory { .. }
+            | LeaseEnd::TimedOut { .. }
+            | LeaseEnd::Failed { .. }
+            | LeaseEnd::Evicted { .. }
+            | LeaseEnd::Lost
+            | LeaseEnd::Unknown,
+        ) => true,
+        None => view.state != JobState::Cancelled,
+    }
+}
+
 /// From the first start to the end, or to `now` while it runs.
 #[must_use]
 pub fn ran_for(view: &JobView, now: Timestamp) -> Option<Duration> {
@@ -207,6 +224,22 @@ pub(crate) mod tests {
         let outcome = Some(LeaseEnd::OutOfMemory { limit_bytes: 64 << 20 });
         let text = summary(&view(JobState::Done, outcome), Timestamp::UNIX_EPOCH);
         assert!(text.contains("64 MiB of memory") && text.contains("--memory 128m"), "{text}");
+    }
+
+    #[test]
+    fn only_an_end_that_is_not_the_jobs_own_is_trouble() {
+        for (outcome, trouble) in [
+            (Some(LeaseEnd::Exited { code: 3 }), false),
+            (Some(LeaseEnd::Stopped { code: 143 }), false),
+            (Some(LeaseEnd::OutOfMemory { limit_bytes: 64 << 20 }), true),
+            (Some(LeaseEnd::TimedOut { limit_seconds: 9 }), true),
+            (failed(FailureKind::CommandNotFound), true),
+            (Some(LeaseEnd::Lost), true),
+            (None, true),
+        ] {
+            assert_eq!(is_trouble(&view(JobState::Failed, outcome.clone())), trouble, "{outcome:?}");
+        }
+        assert!(!is_trouble(&view(JobState::Cancelled, None)));
     }
 
     #[test]
