@@ -8,7 +8,7 @@ use std::time::Duration;
 use fizz::agent::signals::{self, Stop};
 use fizz::agent::{self, AgentOptions, BenchmarkSource, CoordinatorAddress, EngineSource, Outcome};
 use fizz::clock::Clock;
-use fizz::config::OfferConfig;
+use fizz::config::{ByteSize, OfferConfig};
 use fizz::coordinator::{self, CoordinatorConfig, Running};
 use fizz::http::{Trust, install_crypto_provider};
 use fizz::paths::StateDir;
@@ -138,7 +138,8 @@ impl Live {
             name: "attic".to_owned(),
             coordinators: vec![CoordinatorAddress { url: self.url.clone(), trust: Trust::Pinned { pem } }],
             join_token: Some(fizz::wire::Secret::new(token)),
-            offer: OfferConfig::default(),
+            // Named, for a machine with little free disk lends none by itself.
+            offer: OfferConfig { disk: Some(ByteSize(2 << 30)), ..OfferConfig::default() },
             engine: EngineSource::Given(Arc::new(self.engine.clone())),
             benchmark: BenchmarkSource::Skip,
             drain_deadline: Duration::from_secs(5),
