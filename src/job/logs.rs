@@ -141,6 +141,12 @@ impl Pump {
         match piece {
             None => self.pieces = None,
             Some(Piece::Lost) => self.resume_after_loss().await,
+            Some(Piece::Unreadable { why }) => {
+                self.pieces = None;
+                // It ends here after a restart as well.
+                self.read.cut = true;
+                self.notice(&format!("part of the log was lost: {why}\n"));
+            }
             Some(Piece::Entry { entry, after }) => {
                 let framed = framed_bytes(entry.bytes.len());
                 if self.read.offset + framed > self.task.bytes_max {
@@ -281,5 +287,82 @@ async fn next_option(pieces: &mut Option<BoxStream<'static, Piece>>) -> Option<P
     match pieces {
         Some(pieces) => pieces.next().await,
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::source::ATTEMPTS_MAX;
+    use super::*;
+    use crate::clock::Clock;
+    use crate::job::fake::{FakePort, Received};
+    use crate::runtime::fake::{Call, FakeImage, FakeRuntime, Step};
+    use crate::runtime::{ContainerSpec, RuntimeError};
+    use crate::wire::NodeId;
+
+    /// The log of a job that says "hello" and ends, after so many failures to read it.
+    async fn log_after(failures: u32) -> Received {
+        let folder = tempfile::tempdir().unwrap();
+        let clock = Clock::system();
+        let engine = FakeRuntime::new(clock.clone());
+        engine.add_image("job", FakeImage::running([Step::line("hello")]));
+        let lease_id = LeaseId::generate(clock.now());
+        let spec = ContainerSpec {
+            node_id: NodeId::generate(clock.now()),
+            lease_id,
+            generation: 1,
+            image_id: "job".to_owned(),
+            entrypoint: None,
+            command: Vec::new(),
+            env: Vec::new(),
+            workdir: None,
+            cpu_millis: 1000,
+            memory_bytes: 1 << 24,
+            pids_max: 16,
+            log_bytes_max: 1 << 20,
+        };
+        let container = engine.create(&spec).await.unwrap();
+        engine.start(&container).await.unwrap();
+        for _ in 0..failures {
+            let detail = "invalid character in its file".to_owned();
+            engine.fail_next(Call::Logs, RuntimeError::Engine { what: "read a log", detail });
+        }
+        let port = FakePort::default();
+        let task = LogTask {
+            runtime: Arc::new(engine),
+            port: Arc::new(port.clone()),
+            journal: Journal::open(&folder.path().join("state.sqlite")).await.unwrap(),
+            lease_id,
+            container: Some(container),
+            position: LogPosition::default(),
+            bytes_max: 1 << 20,
+        };
+        let (close, closing) = oneshot::channel();
+        close.send(Some("the end".to_owned())).unwrap();
+        tokio::time::pause();
+        assert_eq!(run(task, closing).await, LogOutcome::Closed);
+        let received = port.received(lease_id);
+        assert!(received.log_complete && port.refused().is_empty());
+        received
+    }
+
+    fn text(received: &Received, stream: LogStream) -> String {
+        String::from_utf8(received.text(stream)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_log_that_cannot_be_read_ends_with_a_notice_of_why() {
+        let received = log_after(ATTEMPTS_MAX + 1).await;
+        let notices = text(&received, LogStream::Notice);
+        assert!(notices.starts_with("part of the log was lost: ") && notices.ends_with("the end\n"), "{notices}");
+        assert!(notices.contains("invalid character in its file"), "{notices}");
+        assert_eq!(text(&received, LogStream::Stdout), "");
+    }
+
+    #[tokio::test]
+    async fn a_log_that_can_be_read_in_the_end_is_whole_and_says_nothing() {
+        let received = log_after(ATTEMPTS_MAX).await;
+        let (stdout, notices) = (text(&received, LogStream::Stdout), text(&received, LogStream::Notice));
+        assert_eq!((stdout.as_str(), notices.as_str()), ("hello\n", "the end\n"));
     }
 }

@@ -13,7 +13,7 @@ use crate::wire::logs::LogStream;
 /// The two streams are stamped apart; an entry may be stored after one of the other stream that is a little younger.
 const STAMP_SLACK_NANOS: i128 = 2_000_000_000;
 /// A log that cannot be read so often in a row, while the engine is there, has ended.
-const ATTEMPTS_MAX: u32 = 8;
+pub(super) const ATTEMPTS_MAX: u32 = 8;
 
 /// What comes of a log.
 #[derive(Debug)]
@@ -27,6 +27,11 @@ pub(super) enum Piece {
     },
     /// Entries between the position and what comes next are gone.
     Lost,
+    /// What follows the position cannot be read; nothing comes any more.
+    Unreadable {
+        /// The engine's trouble, for people.
+        why: String,
+    },
 }
 
 /// Everything behind `position`, until the container has ended and its log is read.
@@ -35,7 +40,8 @@ pub(super) fn pieces(
     container: ContainerId,
     position: LogPosition,
 ) -> BoxStream<'static, Piece> {
-    let source = Source { runtime, container, position, open: None, backoff: Backoff::engine(), pending: None };
+    let source =
+        Source { runtime, container, position, open: None, backoff: Backoff::engine(), pending: None, over: false };
     stream::unfold(source, |mut source| async move { source.next().await.map(|piece| (piece, source)) }).boxed()
 }
 
@@ -47,6 +53,8 @@ struct Source {
     backoff: Backoff,
     /// What came right behind a loss.
     pending: Option<LogEntry>,
+    /// It was given up.
+    over: bool,
 }
 
 struct Open {
@@ -98,6 +106,9 @@ impl Source {
         if let Some(entry) = self.pending.take() {
             return Some(self.entry(entry));
         }
+        if self.over {
+            return None;
+        }
         loop {
             let open = self.open.get_or_insert_with(|| open(&self.runtime, &self.container, &self.position));
             match open.entries.next().await {
@@ -115,7 +126,10 @@ impl Source {
                     }
                 }
                 Some(Err(RuntimeError::NoSuchContainer)) => return None,
-                Some(Err(RuntimeError::Engine { .. })) if self.backoff.attempts() >= ATTEMPTS_MAX => return None,
+                Some(Err(error @ RuntimeError::Engine { .. })) if self.backoff.attempts() >= ATTEMPTS_MAX => {
+                    self.over = true;
+                    return Some(Piece::Unreadable { why: error.to_string() });
+                }
                 Some(Err(_)) => self.again().await,
                 None if self.has_ended().await => return None,
                 None => self.again().await,
