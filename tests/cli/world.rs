@@ -183,7 +183,8 @@ impl Live {
     }
 
     pub(crate) async fn stop(mut self) {
-        self.stop.send(Stop::Drain).unwrap();
+        // A node that was drained by command may be gone already.
+        let _ = self.stop.send(Stop::Drain);
         within(self.node).await.unwrap();
         if let Some(running) = self.running.take() {
             running.shutdown(Duration::from_millis(200)).await;
