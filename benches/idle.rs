@@ -2,7 +2,8 @@
 //! processes: `fizz up` enrolled at `fizz coordinator serve`, heartbeats every 30 s. Where boinc-client is installed, it is
 //! measured beside them in the same way.
 //!
-//! `cargo bench --bench idle`; needs Linux and a Docker engine. `FIZZ_BENCH_SECONDS` sets the time (90).
+//! `cargo bench --bench idle`; needs Linux and a Docker engine. `FIZZ_BENCH_SECONDS` sets the time (90),
+//! `FIZZ_BENCH_BINARY` measures another fizz than the one built here.
 #![allow(unreachable_pub, reason = "a bench is its own crate; its modules share what they like")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 

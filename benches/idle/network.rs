@@ -13,7 +13,11 @@ use tempfile::TempDir;
 
 use crate::Outcome;
 
-const FIZZ: &str = env!("CARGO_BIN_EXE_fizz");
+/// The program to measure: the one built with this benchmark, or another of the same version.
+fn fizz() -> Command {
+    Command::new(std::env::var_os("FIZZ_BENCH_BINARY").unwrap_or_else(|| env!("CARGO_BIN_EXE_fizz").into()))
+}
+
 const START_DEADLINE: Duration = Duration::from_secs(180);
 
 /// A child that does not outlive the benchmark.
@@ -61,7 +65,7 @@ impl Network {
         let (data, state) = (folder.path().join("coordinator"), folder.path().join("node"));
         let address = TcpListener::bind("127.0.0.1:0")?.local_addr()?;
         let url = format!("https://{address}");
-        let mut serve = Command::new(FIZZ);
+        let mut serve = fizz();
         serve.args(["coordinator", "serve", "--listen", &address.to_string(), "--data-dir"]).arg(&data);
         let coordinator = Process::start(&mut serve, &folder.path().join("coordinator.log"))?;
 
@@ -76,7 +80,7 @@ impl Network {
             &config,
             format!("coordinators = [{{ url = \"{url}\", ca_file = \"{}\" }}]\n", ca_file.display()),
         )?;
-        let mut up = Command::new(FIZZ);
+        let mut up = fizz();
         up.arg("up").env("FIZZ_CONFIG", &config).env("FIZZ_STATE_DIR", &state).env("FIZZ_NAME", "idle");
         enroll(&api, &admin, &config, &state, &folder).await?;
         let agent = Process::start(&mut up, &folder.path().join("agent.log"))?;
@@ -100,7 +104,7 @@ async fn enroll(api: &ApiClient, admin: &Secret, config: &Path, state: &Path, fo
         api.post("/v1/account/join-tokens").bearer(&owner.api_key).json(&body).receive().await?;
     let token = folder.path().join("join.token");
     std::fs::write(&token, join.join_token.expose())?;
-    let mut enroll = Command::new(FIZZ);
+    let mut enroll = fizz();
     enroll.arg("enroll").arg("--token-file").arg(&token).env("FIZZ_CONFIG", config).env("FIZZ_STATE_DIR", state);
     let output = enroll.output()?;
     if output.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned().into()) }
