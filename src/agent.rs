@@ -12,6 +12,7 @@ pub mod client;
 mod driver;
 pub mod enroll;
 pub mod failover;
+mod footprint;
 pub mod identity;
 pub mod journal;
 pub mod machine;

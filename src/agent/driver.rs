@@ -135,6 +135,9 @@ pub(super) async fn run(parts: Parts, mut stop: watch::Receiver<Stop>) -> Outcom
                 if driver.clock.steady() >= reconcile_at {
                     reconcile_at = driver.clock.steady().after(reconcile_every);
                     driver.list_containers();
+                    if driver.machine.state() == NodeState::Idle {
+                        super::footprint::release();
+                    }
                 }
                 driver.feed(Event::Tick).await;
             }
