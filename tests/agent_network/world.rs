@@ -7,7 +7,7 @@ use std::time::Duration;
 use fizz::agent::signals::{self, Stop};
 use fizz::agent::{self, AgentOptions, BenchmarkSource, CoordinatorAddress, EngineSource, Outcome};
 use fizz::clock::Clock;
-use fizz::config::OfferConfig;
+use fizz::config::{ByteSize, OfferConfig};
 use fizz::control::Snapshot;
 use fizz::coordinator::{self, CoordinatorConfig, Running};
 use fizz::http::{ApiClient, Trust, install_crypto_provider};
@@ -136,7 +136,8 @@ pub(crate) fn options(
         name: "attic".to_owned(),
         coordinators: coordinators.iter().map(address).collect(),
         join_token,
-        offer: OfferConfig::default(),
+        // Named, so that a nearly full disk does not lend nothing.
+        offer: OfferConfig { disk: Some(ByteSize(1 << 30)), ..OfferConfig::default() },
         engine: EngineSource::Given(Arc::new(engine.clone())),
         benchmark: BenchmarkSource::Fixed(Box::new(report())),
         drain_deadline: Duration::from_secs(10),
