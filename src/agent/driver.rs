@@ -24,7 +24,7 @@ use crate::bench::BenchOutput;
 use crate::clock::{Clock, Steady};
 use crate::control::{ControlCommand, ControlHandle, EarningsReply, Server, Snapshot};
 use crate::job::runner::LeaseCommand;
-use crate::runtime::{ContainerRuntime, OwnedContainer};
+use crate::runtime::{ContainerRuntime, OwnedContainer, RuntimeError};
 use crate::wire::account::Earnings;
 use crate::wire::lease::Assignment;
 use crate::wire::node::{Engine, NodeState};
@@ -67,8 +67,8 @@ pub(super) enum Input {
     Engine(Arc<dyn ContainerRuntime>, Engine),
     /// The engine says that something happened to a lease's container.
     Container(LeaseId),
-    /// The containers with our label.
-    Containers(Vec<OwnedContainer>),
+    /// The containers with our label, or why they could not be listed.
+    Containers(Result<Vec<OwnedContainer>, RuntimeError>),
     /// A lease's snapshot changed.
     Lease(LeaseId),
     /// A lease's task ended.
@@ -79,6 +79,15 @@ pub(super) enum Input {
     Uploaded(Option<String>),
     /// Earnings, and who asked.
     Earnings(Result<Box<Earnings>, String>, Option<oneshot::Sender<EarningsReply>>),
+}
+
+/// The asking for our containers, of which there is one at a time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Listing {
+    No,
+    UnderWay,
+    /// Under way, and it may miss what came since: once more.
+    Again,
 }
 
 struct Driver {
@@ -95,6 +104,7 @@ struct Driver {
     /// Leases of the journal that wait for an engine to be taken up with.
     waiting: Vec<LeaseRecord>,
     found: HashMap<LeaseId, OwnedContainer>,
+    listing: Listing,
     leases: Leases,
     inbox: mpsc::Sender<Input>,
     tasks: JoinSet<()>,
@@ -172,6 +182,7 @@ impl Driver {
             bench: None,
             waiting,
             found: HashMap::new(),
+            listing: Listing::No,
             leases: Leases::default(),
             inbox,
             tasks,
@@ -227,8 +238,10 @@ impl Driver {
             Input::Measuring(doing) => self.notes.measuring = Some(doing),
             Input::Measured(result) => self.measured(result).await,
             Input::Engine(runtime, engine) => self.engine_up(runtime, engine).await,
-            Input::Container(lease_id) => self.leases.tell(lease_id, LeaseCommand::Poke),
-            Input::Containers(found) => self.containers(found).await,
+            Input::Container(lease_id) if self.leases.has(lease_id) => self.leases.tell(lease_id, LeaseCommand::Poke),
+            // Somebody started a container that no lease owns any more, or never did.
+            Input::Container(_) => self.list_containers(),
+            Input::Containers(listed) => self.listed(listed).await,
             Input::Lease(lease_id) => {
                 if let Some(phase) = self.leases.look(lease_id, self.clock.steady()) {
                     self.feed(Event::Phase { lease_id, phase }).await;
@@ -316,6 +329,17 @@ impl Driver {
         self.feed(Event::EngineUp).await;
     }
 
+    async fn listed(&mut self, listed: Result<Vec<OwnedContainer>, RuntimeError>) {
+        let again = std::mem::replace(&mut self.listing, Listing::No) == Listing::Again;
+        match listed {
+            Ok(found) => self.containers(found).await,
+            Err(error) => tracing::debug!(%error, "containers could not be listed"),
+        }
+        if again {
+            self.list_containers();
+        }
+    }
+
     async fn containers(&mut self, found: Vec<OwnedContainer>) {
         let leases = found.iter().map(|container| container.lease_id).collect();
         self.found = found.into_iter().map(|container| (container.lease_id, container)).collect();
@@ -329,12 +353,16 @@ impl Driver {
 
     fn list_containers(&mut self) {
         let (Some(runtime), Some(node_id)) = (self.runtime.clone(), self.node_id) else { return };
+        if self.listing != Listing::No {
+            self.listing = Listing::Again;
+            return;
+        }
+        self.listing = Listing::UnderWay;
         let inbox = self.inbox.clone();
         self.tasks.spawn(async move {
-            match runtime.list(node_id).await {
-                Ok(found) => drop(inbox.send(Input::Containers(found)).await),
-                Err(error) => tracing::debug!(%error, "containers could not be listed"),
-            }
+            let listed = runtime.list(node_id).await;
+            // A closed inbox is a driver that has ended.
+            let _ = inbox.send(Input::Containers(listed)).await;
         });
     }
 

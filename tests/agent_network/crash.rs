@@ -119,6 +119,43 @@ async fn a_second_signal_leaves_the_container_to_the_next_start() {
 }
 
 #[tokio::test]
+async fn a_container_that_no_lease_owns_is_removed_when_the_engine_tells_of_it() {
+    use fizz::runtime::{ContainerRuntime as _, ContainerSpec};
+    use fizz::wire::LeaseId;
+    let world = World::new().await;
+    world.deposit(10).await;
+    let token = world.join_token().await;
+    // No reconciling by the clock while the test waits.
+    let options =
+        fizz::agent::AgentOptions { reconcile_every: Duration::from_secs(3600), ..world.options("a", Some(token)) };
+    let mut node = Node::start(options, Clock::system()).await;
+    let node_id = node.until_state(NodeState::Idle).await.node_id.unwrap();
+    // The coordinator's wish is known with the first job.
+    let job = world.submit("hello").await;
+    within(world.renter().wait_final(job.job_id)).await.unwrap();
+    let image = world.engine.ensure_image("hold", tokio::sync::mpsc::channel(1).0).await.unwrap();
+    let orphan = ContainerSpec {
+        node_id,
+        lease_id: LeaseId::generate(Clock::system().now()),
+        generation: 1,
+        image_id: image.image_id,
+        entrypoint: None,
+        command: Vec::new(),
+        env: Vec::new(),
+        workdir: None,
+        cpu_millis: 100,
+        memory_bytes: 16 << 20,
+        pids_max: 16,
+        log_bytes_max: 1 << 20,
+    };
+    let container = world.engine.create(&orphan).await.unwrap();
+    world.engine.start(&container).await.unwrap();
+    within(world.engine.until(orphan.lease_id, |status| status.is_none())).await;
+    assert_eq!(world.engine.starts(orphan.lease_id), 1);
+    node.kill().await;
+}
+
+#[tokio::test]
 async fn a_container_that_no_lease_owns_is_removed_and_a_strangers_is_not() {
     use fizz::runtime::{ContainerRuntime as _, ContainerSpec};
     use fizz::wire::{LeaseId, NodeId};

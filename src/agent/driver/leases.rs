@@ -45,6 +45,11 @@ impl Leases {
         self.0.insert(lease_id, Entry { commands, snapshot, task, watcher, seen });
     }
 
+    /// Whether a lease has a task.
+    pub(super) fn has(&self, lease_id: LeaseId) -> bool {
+        self.0.contains_key(&lease_id)
+    }
+
     /// Gives a lease's task a command.
     pub(super) fn tell(&self, lease_id: LeaseId, command: LeaseCommand) {
         let Some(entry) = self.0.get(&lease_id) else { return };
