@@ -1,6 +1,7 @@
 //! `kill -9` for agent and coordinator at each state of a lease: real processes, a real Docker engine, a real job.
 //!
 //! Whatever is killed and whenever: the job runs once, its log and output are exact, it is paid once, and nothing is left.
+#![cfg(feature = "coordinator")]
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up must fail loudly")]
 
