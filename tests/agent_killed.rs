@@ -1,6 +1,5 @@
 //! The agent's real process over a real engine, killed with SIGKILL at every state of a lease.
 #![cfg(feature = "coordinator")]
-
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up must fail loudly")]
 
 mod docker_support;
