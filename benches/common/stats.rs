@@ -27,6 +27,12 @@ impl Series {
         self.quantile(1, 2)
     }
 
+    /// What each time is over its pair in `other`.
+    #[must_use]
+    pub fn less(&self, other: &Self) -> Self {
+        Self(self.0.iter().zip(&other.0).map(|(ours, theirs)| ours - theirs).collect())
+    }
+
     /// The value below which `numerator / denominator` of all lie; between two values their mean by distance.
     fn quantile(&self, numerator: usize, denominator: usize) -> f64 {
         let mut sorted = self.0.clone();
