@@ -15,10 +15,12 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+mod ceiling;
 pub mod edit;
 mod locate;
 mod units;
 
+pub use ceiling::{Ceiling, CpuWeight, ImagesConfig, NetworkConfig, RootRule, SandboxConfig};
 pub use units::{ByteSize, CpuMillis, Price};
 
 use crate::wire::HourlyRate;
@@ -37,10 +39,24 @@ pub struct Config {
     pub offer: OfferConfig,
     /// The container engine.
     pub engine: EngineConfig,
+    /// How strangers' containers are shut in.
+    pub sandbox: SandboxConfig,
+    /// What they may reach.
+    pub network: NetworkConfig,
+    /// Where their images may come from.
+    pub images: ImagesConfig,
     /// Seconds a drain waits for running jobs before it hands them back. `FIZZ_DRAIN_DEADLINE_SECONDS`.
     pub drain_deadline_seconds: DrainDeadline,
     /// The renter's side: where `fizz run` sends jobs.
     pub rent: RentConfig,
+}
+
+impl Config {
+    /// What a stranger's container may have here at most.
+    #[must_use]
+    pub fn ceiling(&self) -> Ceiling {
+        Ceiling { sandbox: self.sandbox.clone(), network: self.network.clone(), images: self.images.clone() }
+    }
 }
 
 /// One address of a coordinator.
@@ -317,6 +333,24 @@ mod tests {
             price_per_hour = "0.25"
             [engine]
             address = "unix:///var/run/docker.sock"
+            [sandbox]
+            isolation = "gvisor"
+            root = "remapped"
+            interactive = false
+            cpu_weight = 128
+            services_max = 2
+            [network]
+            internet = false
+            domains = ["example.org"]
+            resolvers = ["9.9.9.9"]
+            download_per_second = "10MB"
+            pool = "10.219.0.0/16"
+            [images]
+            allow = ["docker.io/library/"]
+            deny = ["ghcr.io/bad/"]
+            cache = "20GiB"
+            mirror = "https://mirror.example"
+            signed_by = ["/etc/fizz/cosign.pub"]
             "#,
         )
         .unwrap();
@@ -326,6 +360,10 @@ mod tests {
         assert_eq!(config.offer.disk.unwrap().0, 1_000_000);
         assert_eq!(config.offer.price_min().micros(), 250_000);
         assert_eq!(config.drain_deadline_seconds.as_duration().as_secs(), 5);
+        let ceiling = config.ceiling();
+        assert_eq!((ceiling.sandbox.root, ceiling.sandbox.cpu_weight.get()), (RootRule::Remapped, 128));
+        assert_eq!(ceiling.network.download_per_second.unwrap().0, 10_000_000);
+        assert_eq!(ceiling.images.cache.unwrap().0, 20 << 30);
     }
 
     #[test]

@@ -171,6 +171,7 @@ mod tests {
             backend: "vulkan".into(),
             driver: "radv 25.1".into(),
             pci_address: Some(pci_address.into()),
+            uuid: None,
         }
     }
 

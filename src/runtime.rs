@@ -83,6 +83,27 @@ pub struct ContainerSpec {
     pub log_bytes_max: u64,
 }
 
+impl ContainerSpec {
+    /// A container of `image_id` that runs the image's own command with the smallest limits; everything else is filled in.
+    #[must_use]
+    pub fn new(node_id: NodeId, lease_id: LeaseId, image_id: String) -> Self {
+        Self {
+            node_id,
+            lease_id,
+            generation: 0,
+            image_id,
+            entrypoint: None,
+            command: Vec::new(),
+            env: Vec::new(),
+            workdir: None,
+            cpu_millis: 1000,
+            memory_bytes: 64 << 20,
+            pids_max: 64,
+            log_bytes_max: 1 << 20,
+        }
+    }
+}
+
 /// A container of ours as the engine reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OwnedContainer {

@@ -85,6 +85,7 @@ impl World {
                 env: std::collections::BTreeMap::new(),
                 workdir: None,
                 resources: Resources { cpu_millis: 100, memory_bytes: 32 << 20, disk_bytes: 1 << 20, gpus: 0 },
+                ..ServiceSpec::default()
             }],
             requirements: Requirements::default(),
             limits: JobLimits {
@@ -97,6 +98,7 @@ impl World {
                 pids_max: 16,
             },
             output_path: None,
+            ..JobSpec::default()
         }
     }
 

@@ -83,8 +83,32 @@ fn spec() -> JobSpec {
             env: BTreeMap::from([("SEED".into(), Secret::new("7"))]),
             workdir: Some("/work".into()),
             resources: Resources { cpu_millis: 1500, memory_bytes: 1 << 30, disk_bytes: 2 << 30, gpus: 1 },
+            root: true,
+            depends_on: vec!["db".into()],
+            restart: RestartPolicy { when: RestartWhen::OnFailure, times_max: Some(3) },
+            health: Some(HealthCheck {
+                test: HealthTest::Http { port: 8080, path: "/healthz".into() },
+                interval_seconds: 10,
+                timeout_seconds: 5,
+                retries: 3,
+                start_grace_seconds: 30,
+            }),
+            inputs: vec![InputSpec {
+                url: "https://example.org/model.bin".into(),
+                sha256: "cd".repeat(32),
+                path: "/work/model.bin".into(),
+                bytes_max: Some(1 << 20),
+                executable: true,
+            }],
+            registry: Some(RegistryLogin { username: "ann".into(), password: Secret::new("hush") }),
+            shm_bytes: Some(64 << 20),
         }],
-        requirements: Requirements { score_min: Some(100), node_id: Some(id(1)), architecture: Some("amd64".into()) },
+        requirements: Requirements {
+            score_min: Some(100),
+            node_id: Some(id(1)),
+            architecture: Some("amd64".into()),
+            isolation: Some(Isolation::Gvisor),
+        },
         limits: JobLimits {
             price_max: rate("0.25"),
             duration_seconds_max: 3600,
@@ -95,6 +119,8 @@ fn spec() -> JobSpec {
             pids_max: 512,
         },
         output_path: Some("/output".into()),
+        network: NetworkSpec { reach: Reach::Internet, domains: vec!["example.org".into()] },
+        interactive: true,
     }
 }
 
@@ -161,12 +187,17 @@ fn lease_messages_are_written_as_agreed() {
         LeaseChange::Running,
         LeaseChange::Frozen { reason: "a game runs".into() },
         LeaseChange::Thawed,
+        LeaseChange::Restarted { service: "main".into(), code: 1, times: 2 },
         LeaseChange::Collecting,
     ];
     let ends = [
         LeaseEnd::Exited { code: 3 },
         LeaseEnd::OutOfMemory { limit_bytes: 1 << 30 },
         LeaseEnd::TimedOut { limit_seconds: 3600 },
+        LeaseEnd::Signalled { signal: 9 },
+        LeaseEnd::OverLimit { limit: LimitKind::DiskBytes, value: 1 << 30 },
+        LeaseEnd::Unhealthy { detail: "GET /healthz answered 500".into() },
+        LeaseEnd::ServiceFailed { service: "db".into(), code: 1 },
         LeaseEnd::Stopped { code: 143 },
         LeaseEnd::Failed { why: FailureKind::ImageNotFound, detail: "no such image".into() },
         LeaseEnd::Evicted { reason: "the owner plays".into() },
@@ -187,8 +218,15 @@ fn lease_messages_are_written_as_agreed() {
 
 #[test]
 fn node_messages_are_written_as_agreed() {
-    let offer =
-        Offer { cpu_millis: 6000, memory_bytes: 12 << 30, disk_bytes: 50 << 30, gpus: 1, price_min: rate("0.30") };
+    let offer = Offer {
+        cpu_millis: 6000,
+        memory_bytes: 12 << 30,
+        disk_bytes: 50 << 30,
+        gpus: 1,
+        price_min: rate("0.30"),
+        internet: true,
+        isolation: vec![Isolation::Container, Isolation::Gvisor],
+    };
     check(
         "inventory",
         &Inventory {
@@ -209,6 +247,7 @@ fn node_messages_are_written_as_agreed() {
                 backend: "vulkan".into(),
                 driver: "550.1".into(),
                 pci_address: Some("0000:01:00.0".into()),
+                uuid: Some("GPU-0a1b".into()),
             }],
             engine: Engine { name: "docker".into(), version: "20.10.24".into(), api_version: "1.41".into() },
             offer: offer.clone(),
@@ -371,6 +410,11 @@ fn words_from_the_future_read_as_unknown() {
     unknown_word(word, &NodeState::Unknown);
     unknown_word(word, &GpuKind::Unknown);
     unknown_word(word, &ErrorCode::Unknown);
+    unknown_word(word, &Reach::Unknown);
+    unknown_word(word, &RestartWhen::Unknown);
+    unknown_word(word, &Isolation::Unknown);
+    unknown_word(word, &LimitKind::Unknown);
+    unknown_word(r#"{"kind":"from_the_future","x":1}"#, &HealthTest::Unknown);
     unknown_word(r#"{"kind":"from_the_future","x":1}"#, &LeaseChange::Unknown);
     unknown_word(r#"{"kind":"from_the_future","x":[1]}"#, &LeaseEnd::Unknown);
     unknown_word(r#"{"status":"from_the_future"}"#, &EnrollStatus::Unknown);
@@ -383,6 +427,11 @@ fn what_an_unknown_word_means_is_the_safe_thing() {
     assert!(!NodeState::Unknown.takes_leases());
     assert!(!GpuKind::Unknown.is_hardware());
     assert!(!LeaseEnd::Unknown.retries_elsewhere());
+    for isolation in [Isolation::Container, Isolation::UserNamespace, Isolation::Gvisor, Isolation::Kata] {
+        assert!(!Isolation::Unknown.satisfies(isolation) && !isolation.satisfies(Isolation::Unknown));
+        assert!(isolation.satisfies(Isolation::Container) && Isolation::Kata.satisfies(isolation));
+    }
+    assert!(!Isolation::Container.satisfies(Isolation::Gvisor));
 }
 
 #[test]
@@ -390,6 +439,7 @@ fn secrets_never_show_in_debug_output_of_messages() {
     let request = SubmitJob { spec: spec() };
     let mut secret_spec = request.spec.clone();
     secret_spec.services[0].env.insert("TOKEN".into(), Secret::new("hunter2"));
+    secret_spec.services[0].registry = Some(RegistryLogin { username: "ann".into(), password: Secret::new("hunter2") });
     assert!(!format!("{secret_spec:?}").contains("hunter2"));
     assert!(format!("{secret_spec:?}").contains("TOKEN"));
 }

@@ -119,6 +119,7 @@ pub fn spec(task: &Task, price_max: HourlyRate) -> JobSpec {
             env: std::collections::BTreeMap::new(),
             workdir: None,
             resources: Resources { cpu_millis: 1000, memory_bytes: 512 << 20, disk_bytes: 64 << 20, gpus: 0 },
+            ..ServiceSpec::default()
         }],
         requirements: Requirements::default(),
         limits: JobLimits {
@@ -131,5 +132,6 @@ pub fn spec(task: &Task, price_max: HourlyRate) -> JobSpec {
             pids_max: 512,
         },
         output_path: None,
+        ..JobSpec::default()
     }
 }

@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::ledger::billable_millis;
 use crate::wire::job::JobState;
-use crate::wire::lease::{Desired, FailureKind, LeaseChange, LeaseEnd, LeaseEvent, LeasePhase};
+use crate::wire::lease::{Desired, FailureKind, LeaseChange, LeaseEnd, LeaseEvent, LeasePhase, LimitKind};
 use crate::wire::{LeaseId, NodeId, Sequence};
 
 /// Leases a job may have, one after another.
@@ -271,6 +271,7 @@ impl Life {
                 }
                 actions
             }
+            LeaseChange::Restarted { .. } => Vec::new(),
             LeaseChange::Frozen { reason } => {
                 live.phase = LeasePhase::Frozen;
                 live.frozen_since.get_or_insert(now);
@@ -429,10 +430,24 @@ pub fn ended_on(node: &str, end: &LeaseEnd) -> String {
         }
         LeaseEnd::TimedOut { limit_seconds } => format!("the container reached its limit of {limit_seconds} s"),
         LeaseEnd::Stopped { code } => format!("the container was stopped and exited with code {code}"),
+        LeaseEnd::Signalled { signal } => format!("the container was ended by signal {signal}"),
+        LeaseEnd::OverLimit { limit, value } => {
+            format!("the container was killed for passing {}", over(*limit, *value))
+        }
+        LeaseEnd::Unhealthy { detail } => format!("the container was killed: its health check failed ({detail})"),
+        LeaseEnd::ServiceFailed { service, code } => format!("its service '{service}' failed with code {code}"),
         LeaseEnd::Failed { detail, .. } => format!("{node} could not run it ({detail})"),
         LeaseEnd::Evicted { reason } => format!("{node} gave it back ({reason})"),
         LeaseEnd::Lost => format!("{node} went silent"),
         LeaseEnd::Unknown => "it ended in a way this coordinator does not know".to_owned(),
+    }
+}
+
+fn over(limit: LimitKind, value: u64) -> String {
+    match limit {
+        LimitKind::DiskBytes => format!("its {} MiB of disk", value >> 20),
+        LimitKind::DiskFiles => format!("its {value} files"),
+        LimitKind::Unknown => "a limit".to_owned(),
     }
 }
 

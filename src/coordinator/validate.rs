@@ -258,6 +258,7 @@ mod tests {
                 env: BTreeMap::from([("TOKEN".into(), Secret::new("hunter2"))]),
                 workdir: Some("/work".into()),
                 resources: Resources::default(),
+                ..ServiceSpec::default()
             }],
             requirements: Requirements::default(),
             limits: JobLimits {
@@ -270,6 +271,7 @@ mod tests {
                 pids_max: default_pids_max(),
             },
             output_path: Some("/output".into()),
+            ..JobSpec::default()
         }
     }
 

@@ -61,6 +61,7 @@ pub(crate) fn describe(facts: &Facts) -> Gpu {
         backend: facts.api.name().to_owned(),
         driver: driver.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" "),
         pci_address: Some(facts.pci_address.trim().to_ascii_lowercase()).filter(|address| !address.is_empty()),
+        uuid: None,
     }
 }
 

@@ -33,6 +33,8 @@ fn defaults(host: &Host, cpu_millis: u32, gpus: &[Gpu], price_min: HourlyRate) -
         disk_bytes: (host.disk_bytes_free / 2).min(host.disk_bytes_free.saturating_sub(10 * GIB)),
         gpus: if GPUS_REACH_CONTAINERS { hardware_gpus(gpus) } else { 0 },
         price_min,
+        internet: false,
+        isolation: Vec::new(),
     }
 }
 
@@ -49,6 +51,7 @@ pub(super) fn settle(host: &Host, cpu_millis: u32, gpus: &[Gpu], limits: &OfferL
         disk_bytes: limits.disk_bytes.map_or(usual.disk_bytes, |bytes| bytes.min(host.disk_bytes_free)),
         gpus: limits.gpus.map_or(usual.gpus, |gpus| gpus.min(usual.gpus)),
         price_min: limits.price_min,
+        ..usual
     };
     if offer.cpu_millis > cpu_millis {
         return Err(HardwareError::CpuTooLarge { asked_millis: offer.cpu_millis, have_millis: cpu_millis });
@@ -93,6 +96,7 @@ mod tests {
             backend: "vulkan".into(),
             driver: "x".into(),
             pci_address: None,
+            uuid: None,
         }
     }
 

@@ -65,6 +65,7 @@ impl Received {
             | LeaseChange::Running
             | LeaseChange::Frozen { .. }
             | LeaseChange::Thawed
+            | LeaseChange::Restarted { .. }
             | LeaseChange::Collecting
             | LeaseChange::Unknown => None,
         })

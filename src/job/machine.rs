@@ -301,6 +301,10 @@ impl Machine {
             LeaseEnd::Exited { .. }
             | LeaseEnd::OutOfMemory { .. }
             | LeaseEnd::TimedOut { .. }
+            | LeaseEnd::Signalled { .. }
+            | LeaseEnd::OverLimit { .. }
+            | LeaseEnd::Unhealthy { .. }
+            | LeaseEnd::ServiceFailed { .. }
             | LeaseEnd::Stopped { .. } => self.terms.has_output,
             LeaseEnd::Failed { .. } | LeaseEnd::Evicted { .. } | LeaseEnd::Lost | LeaseEnd::Unknown => false,
         };

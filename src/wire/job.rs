@@ -12,26 +12,64 @@ use super::keys::Secret;
 use super::lease::{LeaseEnd, LeasePhase};
 use super::money::{Amount, HourlyRate};
 
-/// What a renter submits: one container (for the present), what it needs and what it may cost.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+/// What a renter submits: containers, what they need and what they may cost.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct JobSpec {
     /// A name for people, up to 63 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// The containers of the job. Version 1 coordinators accept exactly one.
+    /// The containers of the job, 1 to 8. The first one is the main one: when it ends, the job ends. They share a private network.
     pub services: Vec<ServiceSpec>,
     /// What the node must have.
     #[serde(default)]
     pub requirements: Requirements,
     /// What the job may cost and how long it may take.
     pub limits: JobLimits,
-    /// Folder inside the container that is handed back as a tar when the job ends; absolute path.
+    /// Folder inside the main container that is handed back as a tar when the job ends; absolute path.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_path: Option<String>,
+    /// What its containers may reach beyond each other.
+    #[serde(default, skip_serializing_if = "NetworkSpec::is_none")]
+    pub network: NetworkSpec,
+    /// Whether its renter may run commands in it and copy files while it runs (`fizz exec`, `fizz cp`).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub interactive: bool,
+}
+
+/// What the containers of a job may reach beyond each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NetworkSpec {
+    /// How far.
+    pub reach: Reach,
+    /// With [`Reach::Internet`]: only these domains and what is below them; everything public when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub domains: Vec<String>,
+}
+
+impl NetworkSpec {
+    /// Whether nothing is asked for.
+    #[must_use]
+    pub fn is_none(&self) -> bool {
+        self.reach == Reach::None && self.domains.is_empty()
+    }
+}
+
+/// How far a job's network reaches. The owner's own network is never in reach.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Reach {
+    /// The job's own containers only.
+    #[default]
+    None,
+    /// Public addresses.
+    Internet,
+    /// A reach this build does not know; a node refuses it.
+    #[serde(other)]
+    Unknown,
 }
 
 /// One container of a job.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ServiceSpec {
     /// Name within the job, `[a-z0-9-]`, up to 63 characters.
     pub name: String,
@@ -51,6 +89,156 @@ pub struct ServiceSpec {
     pub workdir: Option<String>,
     /// What the container may use.
     pub resources: Resources,
+    /// Run as root of the container, without capabilities. Otherwise as the image's own user, or as an unprivileged one where
+    /// the image names none.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub root: bool,
+    /// Services that must run, and be healthy where they have a check, before this one starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends_on: Vec<String>,
+    /// What to do when its main process ends.
+    #[serde(default, skip_serializing_if = "RestartPolicy::is_never")]
+    pub restart: RestartPolicy,
+    /// How to find out whether it works.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthCheck>,
+    /// Files fetched into it before it starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inputs: Vec<InputSpec>,
+    /// Who pulls the image, where its registry asks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RegistryLogin>,
+    /// Size of its shared memory `/dev/shm` in bytes; 64 MiB when absent. Counts as memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shm_bytes: Option<u64>,
+}
+
+/// What happens when a container's main process ends.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RestartPolicy {
+    /// After which ends it is started again.
+    pub when: RestartWhen,
+    /// How often at most; without limit when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub times_max: Option<u32>,
+}
+
+impl RestartPolicy {
+    /// Whether it is the default.
+    #[must_use]
+    pub fn is_never(&self) -> bool {
+        self.when == RestartWhen::Never && self.times_max.is_none()
+    }
+}
+
+/// After which ends a container is started again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RestartWhen {
+    /// None.
+    #[default]
+    Never,
+    /// An exit code other than 0, lack of memory, a failed health check.
+    OnFailure,
+    /// Every one, until the job is stopped or reaches its longest duration.
+    Always,
+    /// A policy this build does not know; treated as never.
+    #[serde(other)]
+    Unknown,
+}
+
+/// How to find out whether a container works.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct HealthCheck {
+    /// What to try.
+    pub test: HealthTest,
+    /// Seconds between two tries, 1 to 3600.
+    #[serde(default = "default_health_interval_seconds")]
+    pub interval_seconds: u32,
+    /// Seconds after which a try has failed, 1 to 600.
+    #[serde(default = "default_health_timeout_seconds")]
+    pub timeout_seconds: u32,
+    /// Failures in a row that make it unhealthy, 1 to 100.
+    #[serde(default = "default_health_retries")]
+    pub retries: u32,
+    /// Seconds after its start in which failures do not count, up to 3600.
+    #[serde(default)]
+    pub start_grace_seconds: u32,
+}
+
+/// What a health check tries.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum HealthTest {
+    /// A command in the container; 0 is healthy.
+    Exec {
+        /// Program and arguments.
+        command: Vec<String>,
+    },
+    /// `GET` over plain HTTP to the container; a status from 200 to 399 is healthy.
+    Http {
+        /// Port in the container.
+        port: u16,
+        /// Path and query, beginning with `/`.
+        path: String,
+    },
+    /// A TCP connection to the container.
+    Tcp {
+        /// Port in the container.
+        port: u16,
+    },
+    /// A test this build does not know; a node refuses it.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Ten seconds.
+#[must_use]
+pub const fn default_health_interval_seconds() -> u32 {
+    10
+}
+
+/// Five seconds.
+#[must_use]
+pub const fn default_health_timeout_seconds() -> u32 {
+    5
+}
+
+/// Three in a row.
+#[must_use]
+pub const fn default_health_retries() -> u32 {
+    3
+}
+
+/// A file fetched into a container before it starts. The node fetches it, from public addresses only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct InputSpec {
+    /// `https://…`; `http://…` is as good, for the content is checked.
+    pub url: String,
+    /// SHA-256 of the content, hex.
+    pub sha256: String,
+    /// Where it goes: absolute path of a file in the container.
+    pub path: String,
+    /// Largest size in bytes; the job's disk when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_max: Option<u64>,
+    /// Whether it may be executed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub executable: bool,
+}
+
+/// A login at an image registry. Nodes hold it in memory only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RegistryLogin {
+    /// User name.
+    pub username: String,
+    /// Password or token.
+    pub password: Secret,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl fmt::Debug for ServiceSpec {
@@ -98,6 +286,47 @@ pub struct Requirements {
     /// Processor architecture as Docker names it (`amd64`, `arm64`); any when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub architecture: Option<String>,
+    /// How well its containers must be separated from the node's owner, at least.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub isolation: Option<Isolation>,
+}
+
+/// What separates a container from the machine it runs on, weakest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Isolation {
+    /// Namespaces, cgroups, seccomp, no capabilities: the machine's own kernel.
+    Container,
+    /// The same, and root in the container is nobody outside (user namespace).
+    UserNamespace,
+    /// A kernel of its own in user space (gVisor).
+    Gvisor,
+    /// A virtual machine of its own (Kata Containers).
+    Kata,
+    /// A kind this build does not know; satisfies nothing and is satisfied by nothing.
+    #[serde(other)]
+    Unknown,
+}
+
+impl Isolation {
+    /// Whether this one is at least as strong as `wanted`.
+    #[must_use]
+    pub const fn satisfies(self, wanted: Self) -> bool {
+        match (self.strength(), wanted.strength()) {
+            (Some(here), Some(wanted)) => here >= wanted,
+            (None, _) | (_, None) => false,
+        }
+    }
+
+    const fn strength(self) -> Option<u8> {
+        match self {
+            Self::Container => Some(0),
+            Self::UserNamespace => Some(1),
+            Self::Gvisor => Some(2),
+            Self::Kata => Some(3),
+            Self::Unknown => None,
+        }
+    }
 }
 
 /// What the job may cost and how long it may take.
@@ -122,6 +351,21 @@ pub struct JobLimits {
     /// Processes and threads the container may have.
     #[serde(default = "default_pids_max")]
     pub pids_max: u32,
+}
+
+impl Default for JobLimits {
+    /// The lowest price, one hour, and the documented default of everything else.
+    fn default() -> Self {
+        Self {
+            price_max: HourlyRate::MIN,
+            duration_seconds_max: 3600,
+            start_deadline_seconds: None,
+            stop_grace_seconds: default_stop_grace_seconds(),
+            log_bytes_max: default_log_bytes_max(),
+            output_bytes_max: default_output_bytes_max(),
+            pids_max: default_pids_max(),
+        }
+    }
 }
 
 /// Ten seconds, as `docker stop` has it.

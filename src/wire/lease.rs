@@ -135,6 +135,15 @@ pub enum LeaseChange {
     },
     /// Runs again after a freeze.
     Thawed,
+    /// A container ended and was started again, as its restart policy says.
+    Restarted {
+        /// Which service.
+        service: String,
+        /// How it had ended.
+        code: i32,
+        /// How often this service was started again so far.
+        times: u32,
+    },
     /// The container ended; log and output are on their way.
     Collecting,
     /// The lease is over. The last event of a lease, sent after its log and output were accepted.
@@ -173,6 +182,30 @@ pub enum LeaseEnd {
         /// Exit code after the stop.
         code: i32,
     },
+    /// A signal ended its main process. Engines tell it as exit code 128 + n, as shells do.
+    Signalled {
+        /// The signal's number on Linux.
+        signal: u8,
+    },
+    /// It used more of something than it asked for and was ended for it.
+    OverLimit {
+        /// Of what.
+        limit: LimitKind,
+        /// The limit, in that kind's unit.
+        value: u64,
+    },
+    /// Its health check failed for good.
+    Unhealthy {
+        /// What the check said, for people.
+        detail: String,
+    },
+    /// One of its services ended with a failure, and its restarts were used up.
+    ServiceFailed {
+        /// Which one.
+        service: String,
+        /// Its exit code.
+        code: i32,
+    },
     /// It could not be started or kept running.
     Failed {
         /// Why.
@@ -197,9 +230,14 @@ impl LeaseEnd {
     #[must_use]
     pub const fn phase(&self) -> LeasePhase {
         match self {
-            Self::Exited { .. } | Self::OutOfMemory { .. } | Self::TimedOut { .. } | Self::Stopped { .. } => {
-                LeasePhase::Done
-            }
+            Self::Exited { .. }
+            | Self::OutOfMemory { .. }
+            | Self::TimedOut { .. }
+            | Self::Stopped { .. }
+            | Self::Signalled { .. }
+            | Self::OverLimit { .. }
+            | Self::Unhealthy { .. }
+            | Self::ServiceFailed { .. } => LeasePhase::Done,
             Self::Failed { .. } | Self::Unknown => LeasePhase::Failed,
             Self::Evicted { .. } => LeasePhase::Evicted,
             Self::Lost => LeasePhase::Lost,
@@ -216,9 +254,26 @@ impl LeaseEnd {
             | Self::OutOfMemory { .. }
             | Self::TimedOut { .. }
             | Self::Stopped { .. }
+            | Self::Signalled { .. }
+            | Self::OverLimit { .. }
+            | Self::Unhealthy { .. }
+            | Self::ServiceFailed { .. }
             | Self::Unknown => false,
         }
     }
+}
+
+/// What a container used too much of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LimitKind {
+    /// Bytes on disk.
+    DiskBytes,
+    /// Files on disk.
+    DiskFiles,
+    /// A limit this build does not know.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Why a lease failed.
@@ -247,6 +302,24 @@ pub enum FailureKind {
     OutputFailed,
     /// The container vanished under the agent.
     ContainerVanished,
+    /// The owner does not take images from there.
+    ImageRefused,
+    /// The image is not signed by anybody the owner trusts.
+    ImageUnsigned,
+    /// The node could not show that the job's network is cut off from the owner's.
+    IsolationNotShown,
+    /// The separation the job asks for cannot be had here.
+    IsolationUnavailable,
+    /// The engine or one of its parts has a known hole.
+    EngineVulnerable,
+    /// Not as many GPUs are free as the lease has.
+    GpuUnavailable,
+    /// A GPU was taken from the running container.
+    GpuLost,
+    /// An input could not be fetched.
+    InputUnavailable,
+    /// An input is not what its checksum says.
+    InputMismatch,
     /// A failure this build does not know.
     #[serde(other)]
     Unknown,
@@ -261,13 +334,22 @@ impl FailureKind {
             | Self::EngineUnavailable
             | Self::EngineError
             | Self::ContainerVanished
-            | Self::ImagePullFailed => true,
+            | Self::ImagePullFailed
+            | Self::ImageRefused
+            | Self::ImageUnsigned
+            | Self::IsolationNotShown
+            | Self::IsolationUnavailable
+            | Self::EngineVulnerable
+            | Self::GpuUnavailable
+            | Self::GpuLost
+            | Self::InputUnavailable => true,
             Self::ImageNotFound
             | Self::ImageWrongArchitecture
             | Self::CommandNotFound
             | Self::CommandNotExecutable
             | Self::InvalidSpec
             | Self::OutputFailed
+            | Self::InputMismatch
             | Self::Unknown => false,
         }
     }

@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::ids::{BootId, Generation, LeaseId, NodeId, Sequence};
+use super::job::Isolation;
 use super::lease::LeasePhase;
 use super::money::HourlyRate;
 
@@ -58,6 +59,9 @@ pub struct Gpu {
     /// PCI address `0000:01:00.0`, where the backend tells; two equal cards differ here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pci_address: Option<String>,
+    /// The driver's own identifier of this very card (`GPU-…`), where it gives one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<String>,
 }
 
 /// What a graphics adapter is. Software adapters are never offered as GPUs.
@@ -109,6 +113,13 @@ pub struct Offer {
     pub gpus: u32,
     /// Lowest price for the whole offer; a lease of part of it pays in proportion to its largest share.
     pub price_min: HourlyRate,
+    /// Whether jobs that ask for the internet may run here: the owner allows it, and it was shown that they cannot reach the
+    /// owner's network.
+    #[serde(default)]
+    pub internet: bool,
+    /// The separations a job can have here, see [`Isolation`]; the plain one alone when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub isolation: Vec<Isolation>,
 }
 
 /// Where an agent stands in its life.

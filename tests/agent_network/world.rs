@@ -172,6 +172,7 @@ pub(crate) fn job(image: &str) -> JobSpec {
                 disk_bytes: 1 << 20,
                 ..Resources::default()
             },
+            ..ServiceSpec::default()
         }],
         requirements: Requirements::default(),
         limits: JobLimits {
@@ -184,6 +185,7 @@ pub(crate) fn job(image: &str) -> JobSpec {
             pids_max: 16,
         },
         output_path: None,
+        ..JobSpec::default()
     }
 }
 

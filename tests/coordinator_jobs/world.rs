@@ -345,6 +345,8 @@ fn inventory(price: &str) -> Inventory {
             disk_bytes: 64 << 30,
             gpus: 0,
             price_min: price.parse().unwrap(),
+            internet: false,
+            isolation: Vec::new(),
         },
     }
 }
@@ -361,6 +363,7 @@ pub(crate) fn job() -> JobSpec {
             env: [("TOKEN".to_owned(), Secret::new("hunter2"))].into(),
             workdir: None,
             resources: Resources { cpu_millis: 1000, memory_bytes: 1 << 30, disk_bytes: 1 << 30, gpus: 0 },
+            ..ServiceSpec::default()
         }],
         requirements: Requirements::default(),
         limits: JobLimits {
@@ -373,6 +376,7 @@ pub(crate) fn job() -> JobSpec {
             pids_max: 64,
         },
         output_path: Some("/output".into()),
+        ..JobSpec::default()
     }
 }
 

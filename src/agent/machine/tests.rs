@@ -39,6 +39,7 @@ fn assignment(number: u8, desired: Desired) -> Assignment {
             requirements: Requirements::default(),
             limits,
             output_path: None,
+            ..JobSpec::default()
         },
     }
 }

@@ -167,5 +167,6 @@ fn card() -> Gpu {
         backend: "vulkan".into(),
         driver: "x".into(),
         pci_address: None,
+        uuid: None,
     }
 }

@@ -312,6 +312,8 @@ mod tests {
                 disk_bytes: 1,
                 gpus: 8,
                 price_min: HourlyRate::MAX,
+                internet: false,
+                isolation: Vec::new(),
             }),
             leases: 100,
         };

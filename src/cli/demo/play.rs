@@ -107,6 +107,7 @@ fn job(args: &DemoArgs, image: String, resources: Resources, price_max: HourlyRa
             env: std::collections::BTreeMap::new(),
             workdir: None,
             resources,
+            ..ServiceSpec::default()
         }],
         requirements: Requirements::default(),
         limits: JobLimits {
@@ -119,6 +120,7 @@ fn job(args: &DemoArgs, image: String, resources: Resources, price_max: HourlyRa
             pids_max: default_pids_max(),
         },
         output_path: (args.image.is_none() || args.output.is_some()).then(|| image::OUTPUT.to_owned()),
+        ..JobSpec::default()
     }
 }
 

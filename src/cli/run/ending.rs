@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::cli::values::{show_bytes, show_duration};
 use crate::wire::job::{JobState, JobView};
-use crate::wire::lease::{FailureKind, LeaseEnd};
+use crate::wire::lease::{FailureKind, LeaseEnd, LimitKind};
 
 /// The job was left alone by a second Ctrl-C, or stopped before it started.
 pub const EXIT_INTERRUPTED: u8 = 130;
@@ -14,6 +14,7 @@ const EXIT_TIMED_OUT: u8 = 124;
 const EXIT_CANNOT_RUN: u8 = 125;
 const EXIT_NOT_EXECUTABLE: u8 = 126;
 const EXIT_NOT_FOUND: u8 = 127;
+const EXIT_SIGNAL: u8 = 128;
 const EXIT_KILLED: u8 = 137;
 
 /// The exit code for a job that has ended.
@@ -24,6 +25,9 @@ pub fn exit_code(view: &JobView) -> u8 {
         Some(LeaseEnd::Exited { code } | LeaseEnd::Stopped { code }) => code.to_le_bytes()[0],
         Some(LeaseEnd::OutOfMemory { .. }) => EXIT_KILLED,
         Some(LeaseEnd::TimedOut { .. }) => EXIT_TIMED_OUT,
+        Some(LeaseEnd::Signalled { signal }) => EXIT_SIGNAL.saturating_add(*signal),
+        Some(LeaseEnd::ServiceFailed { code, .. }) => code.to_le_bytes()[0],
+        Some(LeaseEnd::OverLimit { .. } | LeaseEnd::Unhealthy { .. }) => EXIT_KILLED,
         Some(LeaseEnd::Failed { why, .. }) => exit_code_of_failure(*why),
         Some(LeaseEnd::Evicted { .. } | LeaseEnd::Lost | LeaseEnd::Unknown) => EXIT_CANNOT_RUN,
         None if view.state == JobState::Cancelled => EXIT_INTERRUPTED,
@@ -44,6 +48,15 @@ const fn exit_code_of_failure(why: FailureKind) -> u8 {
         | FailureKind::EngineError
         | FailureKind::OutputFailed
         | FailureKind::ContainerVanished
+        | FailureKind::ImageRefused
+        | FailureKind::ImageUnsigned
+        | FailureKind::IsolationNotShown
+        | FailureKind::IsolationUnavailable
+        | FailureKind::EngineVulnerable
+        | FailureKind::GpuUnavailable
+        | FailureKind::GpuLost
+        | FailureKind::InputUnavailable
+        | FailureKind::InputMismatch
         | FailureKind::Unknown => EXIT_CANNOT_RUN,
     }
 }
@@ -77,6 +90,22 @@ pub fn how(view: &JobView) -> String {
             )
         }
         Some(LeaseEnd::Stopped { code }) => format!("the job was stopped, exit code {code}"),
+        Some(LeaseEnd::Signalled { signal }) => format!("the job was ended by signal {signal}"),
+        Some(LeaseEnd::OverLimit { limit: LimitKind::DiskBytes, value }) => {
+            format!("the job was killed: it used more than its {} of disk", show_bytes(*value))
+        }
+        Some(LeaseEnd::OverLimit { limit: LimitKind::DiskFiles, value }) => {
+            format!("the job was killed: it made more than {value} files")
+        }
+        Some(LeaseEnd::OverLimit { limit: LimitKind::Unknown, .. }) => {
+            "the job was killed: it passed a limit".to_owned()
+        }
+        Some(LeaseEnd::Unhealthy { detail }) => {
+            format!("the job was killed: its health check failed: {}", detail.trim_end_matches('.'))
+        }
+        Some(LeaseEnd::ServiceFailed { service, code }) => {
+            format!("the job was ended: its service '{service}' failed with exit code {code}")
+        }
         Some(LeaseEnd::Failed { detail, .. }) => {
             format!("the job could not be run: {}", detail.trim_end_matches('.'))
         }
@@ -98,6 +127,10 @@ pub fn is_trouble(view: &JobView) -> bool {
         Some(
             LeaseEnd::OutOfMemory { .. }
             | LeaseEnd::TimedOut { .. }
+            | LeaseEnd::Signalled { .. }
+            | LeaseEnd::OverLimit { .. }
+            | LeaseEnd::Unhealthy { .. }
+            | LeaseEnd::ServiceFailed { .. }
             | LeaseEnd::Failed { .. }
             | LeaseEnd::Evicted { .. }
             | LeaseEnd::Lost
@@ -120,10 +153,17 @@ fn next_step(view: &JobView) -> Option<String> {
             Some(format!("give it more, for example --memory {}m", (limit_bytes >> 20).saturating_mul(2)))
         }
         Some(LeaseEnd::TimedOut { .. }) => Some("give it longer with --timeout".to_owned()),
+        Some(LeaseEnd::OverLimit { limit: LimitKind::DiskBytes, value }) => {
+            Some(format!("give it more, for example --disk {}m", (value >> 20).saturating_mul(2)))
+        }
         Some(LeaseEnd::Failed { why, .. }) => next_step_of_failure(*why).map(str::to_owned),
         Some(
             LeaseEnd::Exited { .. }
             | LeaseEnd::Stopped { .. }
+            | LeaseEnd::Signalled { .. }
+            | LeaseEnd::OverLimit { .. }
+            | LeaseEnd::Unhealthy { .. }
+            | LeaseEnd::ServiceFailed { .. }
             | LeaseEnd::Evicted { .. }
             | LeaseEnd::Lost
             | LeaseEnd::Unknown,
@@ -142,9 +182,18 @@ const fn next_step_of_failure(why: FailureKind) -> Option<&'static str> {
         FailureKind::InvalidSpec => Some("correct what is named above"),
         FailureKind::NoSpace => Some("ask for less --disk, or use a smaller image"),
         FailureKind::OutputFailed => Some("the job must leave its files in /output"),
+        FailureKind::InputUnavailable => Some("check that the input's address answers from the internet"),
+        FailureKind::InputMismatch => Some("check the input's address and its SHA-256"),
+        FailureKind::IsolationUnavailable => Some("ask for a weaker --isolation, or wait for a node that has it"),
         FailureKind::EngineUnavailable
         | FailureKind::EngineError
         | FailureKind::ContainerVanished
+        | FailureKind::ImageRefused
+        | FailureKind::ImageUnsigned
+        | FailureKind::IsolationNotShown
+        | FailureKind::EngineVulnerable
+        | FailureKind::GpuUnavailable
+        | FailureKind::GpuLost
         | FailureKind::Unknown => None,
     }
 }
@@ -172,6 +221,7 @@ pub(crate) mod tests {
                     pids_max: 1,
                 },
                 output_path: None,
+                ..JobSpec::default()
             },
             state,
             why: "no node took it in time.".to_owned(),

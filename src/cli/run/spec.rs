@@ -43,6 +43,7 @@ pub fn build(args: &RunArgs, ours: &dyn Fn(&str) -> Option<String>) -> Result<Jo
                 disk_bytes: args.disk,
                 gpus: args.gpus,
             },
+            ..ServiceSpec::default()
         }],
         requirements: Requirements { node_id: args.node, ..Requirements::default() },
         limits: JobLimits {
@@ -55,6 +56,7 @@ pub fn build(args: &RunArgs, ours: &dyn Fn(&str) -> Option<String>) -> Result<Jo
             pids_max: args.pids_limit,
         },
         output_path: args.output.is_some().then(|| OUTPUT_PATH.to_owned()),
+        ..JobSpec::default()
     })
 }
 

@@ -61,6 +61,9 @@ fn clip(what: &mut LeaseChange) {
         LeaseChange::Frozen { reason } => reason,
         LeaseChange::Ended { end: LeaseEnd::Failed { detail, .. }, .. } => detail,
         LeaseChange::Ended { end: LeaseEnd::Evicted { reason }, .. } => reason,
+        LeaseChange::Ended { end: LeaseEnd::Unhealthy { detail }, .. } => detail,
+        LeaseChange::Ended { end: LeaseEnd::ServiceFailed { service, .. }, .. }
+        | LeaseChange::Restarted { service, .. } => service,
         LeaseChange::Pulling { .. }
         | LeaseChange::Running
         | LeaseChange::Thawed

@@ -19,7 +19,15 @@ fn usd(text: &str) -> HourlyRate {
 }
 
 fn node(n: u8, price: &str) -> Node {
-    let offer = Offer { cpu_millis: 4000, memory_bytes: 8 << 30, disk_bytes: 64 << 30, gpus: 1, price_min: usd(price) };
+    let offer = Offer {
+        cpu_millis: 4000,
+        memory_bytes: 8 << 30,
+        disk_bytes: 64 << 30,
+        gpus: 1,
+        price_min: usd(price),
+        internet: false,
+        isolation: Vec::new(),
+    };
     let used = Resources { cpu_millis: 0, memory_bytes: 0, disk_bytes: 0, gpus: 0 };
     let (node_id, architecture) = (id(n), "amd64".to_owned());
     Node { node_id, architecture, score: Some(100), offer, used, takes_leases: true, leased_at: None }

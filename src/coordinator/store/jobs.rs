@@ -282,9 +282,12 @@ fn read_view(row: &SqliteRow) -> Result<JobView, StoreError> {
     })
 }
 
-/// A specification without the values of its environment.
+/// A specification without the values of its environment and without passwords.
 pub(super) fn redacted(mut spec: JobSpec) -> JobSpec {
     for service in &mut spec.services {
+        if let Some(login) = &mut service.registry {
+            login.password = Secret::new("");
+        }
         for value in service.env.values_mut() {
             *value = Secret::new("");
         }

@@ -43,6 +43,7 @@ fn spec() -> JobSpec {
             env: [("TOKEN".to_owned(), crate::wire::Secret::new("hunter2"))].into(),
             workdir: None,
             resources: Resources { cpu_millis: 1000, memory_bytes: 1 << 30, disk_bytes: 1 << 30, gpus: 0 },
+            ..ServiceSpec::default()
         }],
         requirements: Requirements::default(),
         limits: JobLimits {
@@ -55,6 +56,7 @@ fn spec() -> JobSpec {
             pids_max: 64,
         },
         output_path: None,
+        ..JobSpec::default()
     }
 }
 

@@ -23,7 +23,7 @@ pub(crate) const JOBS_PER_PAGE: usize = 200;
 const FAILURE_CHARS_MAX: usize = 400;
 
 const NODE_QUERY: &str = "SELECT n.node_id, n.architecture, n.score, n.offer_cpu_millis, n.offer_memory_bytes, \
-     n.offer_disk_bytes, n.offer_gpus, n.offer_price_min, n.leased_at, \
+     n.offer_disk_bytes, n.offer_gpus, n.offer_price_min, n.offer_internet, n.offer_isolation, n.leased_at, \
      COALESCE(SUM(j.cpu_millis), 0) AS cpu_millis, COALESCE(SUM(j.memory_bytes), 0) AS memory_bytes, \
      COALESCE(SUM(j.disk_bytes), 0) AS disk_bytes, COALESCE(SUM(j.gpus), 0) AS gpus \
      FROM nodes n LEFT JOIN leases l ON l.node_id = n.node_id AND l.ended_at IS NULL LEFT JOIN jobs j USING (job_id) \
@@ -177,6 +177,8 @@ fn read_node(row: &SqliteRow) -> Result<matching::Node, StoreError> {
             disk_bytes: read_int(row, "offer_disk_bytes")?,
             gpus: read_int(row, "offer_gpus")?,
             price_min: read_rate(row, "offer_price_min")?,
+            internet: row.try_get("offer_internet")?,
+            isolation: super::nodes::read_isolation(row)?,
         },
         used: read_used(row)?,
         takes_leases: false,

@@ -7,6 +7,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 use super::{Store, StoreError, int, millis, read_int, read_int_opt, read_text, read_time_opt, read_word};
 use crate::coordinator::signatures::VerifiedReport;
 use crate::wire::bench::BenchmarkReport;
+use crate::wire::job::Isolation;
 use crate::wire::node::{Inventory, NodeState, Offer};
 use crate::wire::{AccountId, ErrorCode, Generation, HourlyRate, NodeId, PublicKey};
 
@@ -73,8 +74,8 @@ impl Store {
     pub(crate) async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
         let rows = sqlx::query(
             "SELECT node_id, name, state, seen_at, score, offer_cpu_millis, offer_memory_bytes, offer_disk_bytes, \
-             offer_gpus, offer_price_min, (SELECT count(*) FROM leases l WHERE l.node_id = n.node_id AND \
-             l.ended_at IS NULL) AS leases FROM nodes n ORDER BY name, node_id",
+             offer_gpus, offer_price_min, offer_internet, offer_isolation, \
+             (SELECT count(*) FROM leases l WHERE l.node_id = n.node_id AND l.ended_at IS NULL) AS leases FROM nodes n ORDER BY name, node_id",
         )
         .fetch_all(self.pool())
         .await?;
@@ -88,8 +89,8 @@ impl Store {
         take_report_nonce(&mut tx, report).await?;
         sqlx::query(
             "UPDATE nodes SET inventory = ?1, inventory_at = ?2, architecture = ?3, offer_cpu_millis = ?4, \
-             offer_memory_bytes = ?5, offer_disk_bytes = ?6, offer_gpus = ?7, offer_price_min = ?8 \
-             WHERE node_id = ?9 AND (inventory_at IS NULL OR inventory_at <= ?2)",
+             offer_memory_bytes = ?5, offer_disk_bytes = ?6, offer_gpus = ?7, offer_price_min = ?8, \
+             offer_internet = ?10, offer_isolation = ?11 WHERE node_id = ?9 AND (inventory_at IS NULL OR inventory_at <= ?2)",
         )
         .bind(report.body)
         .bind(millis(report.at))
@@ -100,6 +101,8 @@ impl Store {
         .bind(i64::from(offer.gpus))
         .bind(offer.price_min.micros())
         .bind(report.node_id.to_string())
+        .bind(offer.internet)
+        .bind(serde_json::to_string(&offer.isolation).unwrap_or_default())
         .execute(&mut *tx)
         .await?;
         tx.commit().await
@@ -196,5 +199,13 @@ pub(crate) fn read_offer(row: &SqliteRow) -> Result<Option<Offer>, StoreError> {
         disk_bytes: read_int(row, "offer_disk_bytes")?,
         gpus: read_int(row, "offer_gpus")?,
         price_min: HourlyRate::try_from(price).map_err(|_| StoreError::BadRow { column: "offer_price_min" })?,
+        internet: row.try_get("offer_internet")?,
+        isolation: read_isolation(row)?,
     }))
+}
+
+/// The separations a node offers.
+pub(crate) fn read_isolation(row: &SqliteRow) -> Result<Vec<Isolation>, StoreError> {
+    let text: String = row.try_get("offer_isolation")?;
+    serde_json::from_str(&text).map_err(|_| StoreError::BadRow { column: "offer_isolation" })
 }

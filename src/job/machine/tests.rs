@@ -365,7 +365,7 @@ fn rank(change: &LeaseChange) -> u8 {
     match change {
         LeaseChange::Pulling { .. } => 1,
         LeaseChange::Starting { .. } => 2,
-        LeaseChange::Running | LeaseChange::Frozen { .. } | LeaseChange::Thawed => 3,
+        LeaseChange::Running | LeaseChange::Frozen { .. } | LeaseChange::Thawed | LeaseChange::Restarted { .. } => 3,
         LeaseChange::Collecting => 4,
         LeaseChange::Ended { .. } => 5,
         LeaseChange::Unknown => 0,

@@ -3,7 +3,7 @@
 use super::LeaseSnapshot;
 use crate::clock::Steady;
 use crate::job::machine::{Machine, Stage};
-use crate::wire::lease::{Assignment, LeaseEnd, LeasePhase};
+use crate::wire::lease::{Assignment, LeaseEnd, LeasePhase, LimitKind};
 
 /// Before the task has looked at anything.
 pub(super) fn first(assignment: &Assignment) -> LeaseSnapshot {
@@ -65,6 +65,16 @@ pub(super) fn end_sentence(end: &LeaseEnd) -> String {
         }
         LeaseEnd::TimedOut { limit_seconds } => format!("was ended after its longest time of {limit_seconds} s"),
         LeaseEnd::Stopped { code } => format!("was stopped by its renter (exit code {code})"),
+        LeaseEnd::Signalled { signal } => format!("was ended by signal {signal}"),
+        LeaseEnd::OverLimit { limit: LimitKind::DiskBytes, value } => {
+            format!("was ended for using more than its {} MiB of disk", value >> 20)
+        }
+        LeaseEnd::OverLimit { limit: LimitKind::DiskFiles, value } => {
+            format!("was ended for making more than {value} files")
+        }
+        LeaseEnd::OverLimit { limit: LimitKind::Unknown, .. } => "was ended for passing a limit".to_owned(),
+        LeaseEnd::Unhealthy { detail } => format!("was ended because its health check failed: {detail}"),
+        LeaseEnd::ServiceFailed { service, code } => format!("ended with its service '{service}' (exit code {code})"),
         LeaseEnd::Failed { detail, .. } => format!("failed: {detail}"),
         LeaseEnd::Evicted { reason } => format!("was given back: {reason}"),
         LeaseEnd::Lost => "was given up by the coordinator".to_owned(),
