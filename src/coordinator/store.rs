@@ -54,6 +54,7 @@ pub use sessions::SessionRow;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "identity", include_str!("../../migrations/0001_identity.sql")),
     (2, "jobs and money", include_str!("../../migrations/0002_jobs_and_money.sql")),
+    (3, "sandbox", include_str!("../../migrations/0003_sandbox.sql")),
 ];
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
