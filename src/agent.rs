@@ -28,7 +28,7 @@ use thiserror::Error;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::config::OfferConfig;
+use crate::config::{Ceiling, OfferConfig};
 use crate::control::{ControlError, Server, Snapshot, first_snapshot};
 use crate::http::{HttpError, Trust};
 use crate::paths::StateDir;
@@ -54,6 +54,8 @@ pub struct AgentOptions {
     pub join_token: Option<Secret>,
     /// What the owner lends.
     pub offer: OfferConfig,
+    /// What strangers' containers may have here at most.
+    pub ceiling: Ceiling,
     /// The container engine.
     pub engine: EngineSource,
     /// Where the benchmark report comes from.

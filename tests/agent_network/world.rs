@@ -138,6 +138,7 @@ pub(crate) fn options(
         join_token,
         // Named, so that a nearly full disk does not lend nothing.
         offer: OfferConfig { disk: Some(ByteSize(1 << 30)), ..OfferConfig::default() },
+        ceiling: fizz::config::Ceiling::default(),
         engine: EngineSource::Given(Arc::new(engine.clone())),
         benchmark: BenchmarkSource::Fixed(Box::new(report())),
         drain_deadline: Duration::from_secs(10),

@@ -140,6 +140,7 @@ impl Live {
             join_token: Some(fizz::wire::Secret::new(token)),
             // Named, for a machine with little free disk lends none by itself.
             offer: OfferConfig { disk: Some(ByteSize(2 << 30)), ..OfferConfig::default() },
+            ceiling: fizz::config::Ceiling::default(),
             engine: EngineSource::Given(Arc::new(self.engine.clone())),
             benchmark: BenchmarkSource::Skip,
             drain_deadline: Duration::from_secs(5),

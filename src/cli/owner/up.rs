@@ -64,7 +64,9 @@ fn tell_states(mut snapshots: tokio::sync::watch::Receiver<crate::control::Snaps
 fn options(config: Config, usual_state_dir: StateDir) -> Result<AgentOptions, CliError> {
     let program = std::env::current_exe()
         .map_err(|error| CliError::new(Exit::Error, "this program's own file cannot be found").because(error))?;
+    let ceiling = config.ceiling();
     Ok(AgentOptions {
+        ceiling,
         state_dir: config.state_dir.map_or(usual_state_dir, StateDir::new),
         name: config.name.unwrap_or_else(hardware::host_name),
         coordinators: addresses(&config.coordinators)?,
