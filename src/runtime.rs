@@ -8,7 +8,9 @@
 
 pub mod docker;
 pub mod fake;
+pub mod network;
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -18,6 +20,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::mpsc;
+
+use network::{ContainerNetwork, LeaseNetworkSpec, NetworkId, OwnedNetwork};
 
 use crate::wire::logs::LogStream;
 use crate::wire::node::Engine;
@@ -81,6 +85,8 @@ pub struct ContainerSpec {
     pub pids_max: u32,
     /// Bytes of log the engine keeps at least; what exceeds a small multiple of it is dropped by the engine.
     pub log_bytes_max: u64,
+    /// Which network it is on.
+    pub network: ContainerNetwork,
 }
 
 impl ContainerSpec {
@@ -100,6 +106,7 @@ impl ContainerSpec {
             memory_bytes: 64 << 20,
             pids_max: 64,
             log_bytes_max: 1 << 20,
+            network: ContainerNetwork::None,
         }
     }
 }
@@ -215,6 +222,22 @@ pub trait ContainerRuntime: Send + Sync + 'static {
 
     /// Removes it with its anonymous volumes; nothing happens when it is gone.
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+
+    /// Makes the network of a lease, or finds the one already made for it. Comes before the lease's first container.
+    ///
+    /// Refused with [`RuntimeError::IsolationNotShown`] where it could not be shown that containers on such a network cannot
+    /// reach this machine and the networks around it.
+    async fn ensure_network(&self, spec: &LeaseNetworkSpec) -> Result<OwnedNetwork, RuntimeError>;
+
+    /// All networks with this node's label.
+    async fn networks(&self, node_id: NodeId) -> Result<Vec<OwnedNetwork>, RuntimeError>;
+
+    /// Removes a network of ours; nothing happens when it is gone. Comes after the lease's last container is removed: an engine
+    /// refuses while one is on it.
+    async fn remove_network(&self, id: &NetworkId) -> Result<(), RuntimeError>;
+
+    /// The address at which a running container of ours answers from this machine; `None` when it is on no network.
+    async fn address(&self, id: &ContainerId) -> Result<Option<Ipv4Addr>, RuntimeError>;
 }
 
 /// Why the engine did not do it. Every sentence says what happened and, where it helps, what to type.
@@ -288,6 +311,12 @@ pub enum RuntimeError {
     InvalidSpec {
         /// The engine's words.
         detail: String,
+    },
+    /// Containers on a network might reach the owner's home.
+    #[error("it could not be shown that jobs cannot reach this home's network: {why}; see `fizz doctor`")]
+    IsolationNotShown {
+        /// What was missing or reached.
+        why: String,
     },
     /// No space left.
     #[error("no disk space is left for the container engine: {detail}; free some: `docker system df`")]

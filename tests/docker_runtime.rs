@@ -11,11 +11,13 @@ use docker_support::{Registry, TestImage, TestNode, docker, docker_output, free_
 use fizz::clock::Clock;
 use fizz::runtime::docker::DockerRuntime;
 use fizz::runtime::fake::{FakeImage, FakeRuntime, Step};
+use fizz::runtime::network::{ContainerNetwork, LeaseNetworkSpec};
 use fizz::runtime::{
     ContainerExit, ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, LogEntry, PinnedImage, PullProgress,
     RuntimeError,
 };
 use fizz::wire::NodeId;
+use fizz::wire::job::Reach;
 use fizz::wire::logs::LogStream;
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
@@ -64,8 +66,35 @@ async fn keeps_the_contract(runtime: &dyn ContainerRuntime, node_id: NodeId, ima
     folders_come_as_tar(runtime, node_id, image).await;
     what_is_gone_is_gone(runtime, node_id, image).await;
     events_wake(runtime, node_id, image).await;
+    a_lease_has_one_network_and_it_goes_after_its_container(runtime, node_id, image).await;
     let missing = runtime.ensure_image(&format!("sha256:{}", "0".repeat(64)), mpsc::channel(1).0).await;
     assert!(matches!(missing, Err(RuntimeError::ImageNotFound { .. })), "{missing:?}");
+}
+
+async fn a_lease_has_one_network_and_it_goes_after_its_container(
+    runtime: &dyn ContainerRuntime,
+    node_id: NodeId,
+    image: &PinnedImage,
+) {
+    let mut spec = shell(node_id, image, HOLD);
+    let wanted =
+        LeaseNetworkSpec { node_id, lease_id: spec.lease_id, generation: 7, reach: Reach::None, domains: Vec::new() };
+    let network = runtime.ensure_network(&wanted).await.unwrap();
+    assert_eq!(runtime.ensure_network(&wanted).await.unwrap(), network, "asked for twice, made once");
+    assert_eq!((network.lease_id, network.generation, network.reach), (spec.lease_id, 7, Reach::None));
+    spec.network = ContainerNetwork::Lease { network: network.id.clone(), aliases: vec!["main".to_owned()] };
+    let id = run(runtime, &spec).await;
+    let address = runtime.address(&id).await.unwrap().expect("a running container on a network has an address");
+    assert!(network.subnet.unwrap().contains(address), "{address}");
+    assert!(runtime.networks(node_id).await.unwrap().contains(&network));
+    assert!(runtime.networks(NodeId::generate(Clock::system().now())).await.unwrap().is_empty());
+    assert!(runtime.remove_network(&network.id).await.is_err(), "its container is on it");
+    runtime.remove(&id).await.unwrap();
+    runtime.remove_network(&network.id).await.unwrap();
+    runtime.remove_network(&network.id).await.unwrap();
+    assert!(runtime.networks(node_id).await.unwrap().is_empty());
+    let unknown = LeaseNetworkSpec { reach: Reach::Unknown, ..wanted };
+    assert!(matches!(runtime.ensure_network(&unknown).await, Err(RuntimeError::InvalidSpec { .. })));
 }
 
 async fn creating_twice_makes_one(runtime: &dyn ContainerRuntime, node_id: NodeId, image: &PinnedImage) {

@@ -24,6 +24,7 @@ use crate::bench::BenchOutput;
 use crate::clock::{Clock, Steady};
 use crate::control::{ControlCommand, ControlHandle, EarningsReply, Server, Snapshot};
 use crate::job::runner::LeaseCommand;
+use crate::runtime::network::OwnedNetwork;
 use crate::runtime::{ContainerRuntime, OwnedContainer, RuntimeError};
 use crate::wire::account::Earnings;
 use crate::wire::lease::Assignment;
@@ -36,6 +37,7 @@ mod leases;
 mod measure;
 mod view;
 
+use engine::Owned;
 use leases::Leases;
 
 const INBOX_MAX: usize = 256;
@@ -67,8 +69,8 @@ pub(super) enum Input {
     Engine(Arc<dyn ContainerRuntime>, Engine),
     /// The engine says that something happened to a lease's container.
     Container(LeaseId),
-    /// The containers with our label, or why they could not be listed.
-    Containers(Result<Vec<OwnedContainer>, RuntimeError>),
+    /// The containers and networks with our label, or why they could not be listed.
+    Containers(Result<Owned, RuntimeError>),
     /// A lease's snapshot changed.
     Lease(LeaseId),
     /// A lease's task ended.
@@ -104,6 +106,7 @@ struct Driver {
     /// Leases of the journal that wait for an engine to be taken up with.
     waiting: Vec<LeaseRecord>,
     found: HashMap<LeaseId, OwnedContainer>,
+    found_networks: HashMap<LeaseId, OwnedNetwork>,
     listing: Listing,
     leases: Leases,
     inbox: mpsc::Sender<Input>,
@@ -182,6 +185,7 @@ impl Driver {
             bench: None,
             waiting,
             found: HashMap::new(),
+            found_networks: HashMap::new(),
             listing: Listing::No,
             leases: Leases::default(),
             inbox,
@@ -284,6 +288,7 @@ impl Driver {
             Action::Poke(lease_id) => self.leases.tell(lease_id, LeaseCommand::Poke),
             Action::Forget(lease_id) => {
                 self.found.remove(&lease_id);
+                self.found_networks.remove(&lease_id);
                 if let Some(journal) = &self.journal
                     && let Err(error) = journal.forget_lease(lease_id).await
                 {
@@ -329,7 +334,7 @@ impl Driver {
         self.feed(Event::EngineUp).await;
     }
 
-    async fn listed(&mut self, listed: Result<Vec<OwnedContainer>, RuntimeError>) {
+    async fn listed(&mut self, listed: Result<Owned, RuntimeError>) {
         let again = std::mem::replace(&mut self.listing, Listing::No) == Listing::Again;
         match listed {
             Ok(found) => self.containers(found).await,
@@ -340,40 +345,20 @@ impl Driver {
         }
     }
 
-    async fn containers(&mut self, found: Vec<OwnedContainer>) {
-        let leases = found.iter().map(|container| container.lease_id).collect();
-        self.found = found.into_iter().map(|container| (container.lease_id, container)).collect();
+    async fn containers(&mut self, found: Owned) {
+        let of_networks = found.networks.iter().map(|network| network.lease_id);
+        let mut leases: Vec<LeaseId> =
+            found.containers.iter().map(|container| container.lease_id).chain(of_networks).collect();
+        leases.sort_unstable();
+        leases.dedup();
+        self.found = found.containers.into_iter().map(|container| (container.lease_id, container)).collect();
+        self.found_networks = found.networks.into_iter().map(|network| (network.lease_id, network)).collect();
         let waiting = std::mem::take(&mut self.waiting);
         if !waiting.is_empty() {
             let known = waiting.into_iter().map(|record| (record.assignment, record.saved.phase())).collect();
             self.feed(Event::Recovered(known)).await;
         }
         self.feed(Event::Containers(leases)).await;
-    }
-
-    fn list_containers(&mut self) {
-        let (Some(runtime), Some(node_id)) = (self.runtime.clone(), self.node_id) else { return };
-        if self.listing != Listing::No {
-            self.listing = Listing::Again;
-            return;
-        }
-        self.listing = Listing::UnderWay;
-        let inbox = self.inbox.clone();
-        self.tasks.spawn(async move {
-            let listed = runtime.list(node_id).await;
-            // A closed inbox is a driver that has ended.
-            let _ = inbox.send(Input::Containers(listed)).await;
-        });
-    }
-
-    fn remove_container(&mut self, lease_id: LeaseId) {
-        let (Some(runtime), Some(container)) = (self.runtime.clone(), self.found.remove(&lease_id)) else { return };
-        tracing::warn!(%lease_id, "removing a container that no lease owns");
-        self.tasks.spawn(async move {
-            if let Err(error) = runtime.remove(&container.id).await {
-                tracing::warn!(%error, %lease_id, "a container that no lease owns could not be removed");
-            }
-        });
     }
 
     async fn measured(&mut self, result: Result<Box<BenchOutput>, String>) {

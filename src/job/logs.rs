@@ -320,6 +320,7 @@ mod tests {
             memory_bytes: 1 << 24,
             pids_max: 16,
             log_bytes_max: 1 << 20,
+            network: crate::runtime::network::ContainerNetwork::None,
         };
         let container = engine.create(&spec).await.unwrap();
         engine.start(&container).await.unwrap();

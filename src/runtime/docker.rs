@@ -10,8 +10,10 @@ mod errors;
 mod images;
 mod import;
 mod logs;
+mod networks;
 
 use std::future::Future;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -24,6 +26,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::mpsc;
 
+use super::network::{LeaseNetworkSpec, NetworkId, OwnedNetwork};
 use super::{
     ContainerEvent, ContainerExit, ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, LABEL_LEASE,
     LABEL_NODE, LogEntry, OwnedContainer, PinnedImage, PullProgress, RuntimeError,
@@ -210,5 +213,21 @@ impl ContainerRuntime for DockerRuntime {
             Err(RuntimeError::Engine { detail, .. }) if detail.contains("already in progress") => Ok(()),
             other => other,
         }
+    }
+
+    async fn ensure_network(&self, spec: &LeaseNetworkSpec) -> Result<OwnedNetwork, RuntimeError> {
+        self.network(spec).await
+    }
+
+    async fn networks(&self, node_id: NodeId) -> Result<Vec<OwnedNetwork>, RuntimeError> {
+        self.owned_networks(node_id).await
+    }
+
+    async fn remove_network(&self, id: &NetworkId) -> Result<(), RuntimeError> {
+        self.drop_network(id).await
+    }
+
+    async fn address(&self, id: &ContainerId) -> Result<Option<Ipv4Addr>, RuntimeError> {
+        self.address_of(id).await
     }
 }

@@ -7,6 +7,7 @@
 
 mod container;
 mod engine;
+mod networks;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,10 +15,12 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
 
+use super::network::OwnedNetwork;
 use super::{ContainerId, ContainerStatus, OwnedContainer, RuntimeError};
 use crate::clock::Clock;
 use crate::wire::LeaseId;
 use container::FakeContainer;
+use networks::FakeNetwork;
 
 /// An image of the fake engine.
 #[derive(Debug, Clone)]
@@ -96,6 +99,14 @@ pub enum Call {
     Archive,
     /// [`super::ContainerRuntime::remove`].
     Remove,
+    /// [`super::ContainerRuntime::ensure_network`].
+    EnsureNetwork,
+    /// [`super::ContainerRuntime::networks`].
+    Networks,
+    /// [`super::ContainerRuntime::remove_network`].
+    RemoveNetwork,
+    /// [`super::ContainerRuntime::address`].
+    Address,
 }
 
 /// The engine. Clones are the same engine.
@@ -112,6 +123,7 @@ struct World {
     images: HashMap<String, FakeImage>,
     scripts: HashMap<Vec<String>, Vec<Step>>,
     containers: BTreeMap<String, FakeContainer>,
+    networks: BTreeMap<String, FakeNetwork>,
     failures: Vec<(Call, RuntimeError)>,
     creates: HashMap<LeaseId, u32>,
     starts: HashMap<LeaseId, u32>,
@@ -128,6 +140,7 @@ impl FakeRuntime {
             images: HashMap::new(),
             scripts: HashMap::new(),
             containers: BTreeMap::new(),
+            networks: BTreeMap::new(),
             failures: Vec::new(),
             creates: HashMap::new(),
             starts: HashMap::new(),
@@ -204,6 +217,12 @@ impl FakeRuntime {
     #[must_use]
     pub fn container(&self, lease_id: LeaseId) -> Option<OwnedContainer> {
         self.containers().into_iter().find(|container| container.lease_id == lease_id)
+    }
+
+    /// Every network there is.
+    #[must_use]
+    pub fn all_networks(&self) -> Vec<OwnedNetwork> {
+        self.world().networks.values().map(|network| network.owned.clone()).collect()
     }
 
     /// Waits until the status of a lease's container is as wished; for tests, under a deadline of their own.

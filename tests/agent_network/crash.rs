@@ -147,6 +147,7 @@ async fn a_container_that_no_lease_owns_is_removed_when_the_engine_tells_of_it()
         memory_bytes: 16 << 20,
         pids_max: 16,
         log_bytes_max: 1 << 20,
+        network: fizz::runtime::network::ContainerNetwork::None,
     };
     let container = world.engine.create(&orphan).await.unwrap();
     world.engine.start(&container).await.unwrap();
@@ -157,7 +158,9 @@ async fn a_container_that_no_lease_owns_is_removed_when_the_engine_tells_of_it()
 
 #[tokio::test]
 async fn a_container_that_no_lease_owns_is_removed_and_a_strangers_is_not() {
+    use fizz::runtime::network::LeaseNetworkSpec;
     use fizz::runtime::{ContainerRuntime as _, ContainerSpec};
+    use fizz::wire::job::Reach;
     use fizz::wire::{LeaseId, NodeId};
     let (world, mut node) = ready().await;
     let node_id = node.until_state(NodeState::Idle).await.node_id.unwrap();
@@ -177,12 +180,31 @@ async fn a_container_that_no_lease_owns_is_removed_and_a_strangers_is_not() {
         memory_bytes: 16 << 20,
         pids_max: 16,
         log_bytes_max: 1 << 20,
+        network: fizz::runtime::network::ContainerNetwork::None,
     };
     let (orphan, stranger) = (spec(node_id), spec(NodeId::generate(now)));
     world.engine.create(&orphan).await.unwrap();
     world.engine.create(&stranger).await.unwrap();
+    let network = |spec: &ContainerSpec| LeaseNetworkSpec {
+        node_id: spec.node_id,
+        lease_id: spec.lease_id,
+        generation: 1,
+        reach: Reach::None,
+        domains: Vec::new(),
+    };
+    let alone = LeaseNetworkSpec { lease_id: LeaseId::generate(now), ..network(&orphan) };
+    for wanted in [network(&orphan), alone, network(&stranger)] {
+        world.engine.ensure_network(&wanted).await.unwrap();
+    }
     // The coordinator's wish becomes known with the first job.
     world.submit("hello").await;
     within(world.engine.until(orphan.lease_id, |status| status.is_none())).await;
     assert!(world.engine.container(stranger.lease_id).is_some());
+    within(async {
+        while world.engine.all_networks().len() > 1 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert_eq!(world.engine.all_networks()[0].lease_id, stranger.lease_id, "the stranger's network stays");
 }

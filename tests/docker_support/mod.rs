@@ -145,6 +145,9 @@ impl Drop for TestNode {
         for id in ids.lines() {
             docker_output(&["rm", "-f", id]);
         }
+        for id in docker(&["network", "ls", "-q", "--filter", &filter]).lines() {
+            docker_output(&["network", "rm", id]);
+        }
     }
 }
 
@@ -168,6 +171,7 @@ pub(crate) fn spec(node: NodeId, image: &PinnedImage, command: &[&str]) -> Conta
         memory_bytes: 64 << 20,
         pids_max: 64,
         log_bytes_max: 1 << 20,
+        network: fizz::runtime::network::ContainerNetwork::None,
     }
 }
 

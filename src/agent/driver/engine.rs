@@ -6,14 +6,15 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 
-use super::Input;
+use super::{Driver, Input, Listing};
 use crate::agent::EngineSource;
 use crate::agent::failover::backoff;
 use crate::agent::machine::Event;
 use crate::runtime::docker::DockerRuntime;
-use crate::runtime::{ContainerRuntime, RuntimeError};
-use crate::wire::NodeId;
+use crate::runtime::network::OwnedNetwork;
+use crate::runtime::{ContainerRuntime, OwnedContainer, RuntimeError};
 use crate::wire::node::Engine;
+use crate::wire::{LeaseId, NodeId};
 
 /// First and longest wait before an engine that does not answer is asked again.
 const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
@@ -58,4 +59,64 @@ async fn open_engine(source: &EngineSource) -> Result<(Arc<dyn ContainerRuntime>
     };
     let engine = runtime.engine().await?;
     Ok((runtime, engine))
+}
+
+impl Driver {
+    /// Asks for what carries our label, once at a time.
+    pub(super) fn list_containers(&mut self) {
+        let (Some(runtime), Some(node_id)) = (self.runtime.clone(), self.node_id) else { return };
+        if self.listing != Listing::No {
+            self.listing = Listing::Again;
+            return;
+        }
+        self.listing = Listing::UnderWay;
+        let inbox = self.inbox.clone();
+        self.tasks.spawn(async move {
+            let listed = owned(runtime.as_ref(), node_id).await;
+            // A closed inbox is a driver that has ended.
+            let _ = inbox.send(Input::Containers(listed)).await;
+        });
+    }
+
+    /// Removes what a lease that nobody owns has left.
+    pub(super) fn remove_container(&mut self, lease_id: LeaseId) {
+        let Some(runtime) = self.runtime.clone() else { return };
+        let (container, network) = (self.found.remove(&lease_id), self.found_networks.remove(&lease_id));
+        if container.is_some() || network.is_some() {
+            self.tasks.spawn(async move { remove_orphans(runtime.as_ref(), lease_id, container, network).await });
+        }
+    }
+}
+
+/// What carries our label.
+pub(in crate::agent) struct Owned {
+    pub(in crate::agent) containers: Vec<OwnedContainer>,
+    pub(in crate::agent) networks: Vec<OwnedNetwork>,
+}
+
+pub(super) async fn owned(runtime: &dyn ContainerRuntime, node_id: NodeId) -> Result<Owned, RuntimeError> {
+    // Networks first: one that is made between the two questions belongs to a lease whose container is only missed once.
+    let networks = runtime.networks(node_id).await?;
+    Ok(Owned { networks, containers: runtime.list(node_id).await? })
+}
+
+/// Removes what no lease owns: the container first, because an engine keeps a network that one is on.
+pub(super) async fn remove_orphans(
+    runtime: &dyn ContainerRuntime,
+    lease_id: LeaseId,
+    container: Option<OwnedContainer>,
+    network: Option<OwnedNetwork>,
+) {
+    tracing::warn!(%lease_id, "removing a container or network that no lease owns");
+    if let Some(container) = container
+        && let Err(error) = runtime.remove(&container.id).await
+    {
+        tracing::warn!(%error, %lease_id, "a container that no lease owns could not be removed");
+        return;
+    }
+    if let Some(network) = network
+        && let Err(error) = runtime.remove_network(&network.id).await
+    {
+        tracing::warn!(%error, %lease_id, "a network that no lease owns could not be removed");
+    }
 }

@@ -9,6 +9,7 @@ use tokio::sync::mpsc;
 use super::RunnerDeps;
 use crate::job::backoff::Backoff;
 use crate::job::machine::Input;
+use crate::runtime::network::{ContainerNetwork, LeaseNetworkSpec};
 use crate::runtime::{
     ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, PinnedImage, PullProgress, RuntimeError,
 };
@@ -39,8 +40,19 @@ pub(super) async fn pull(
     }
 }
 
-/// Makes the container, or finds it.
-pub(super) async fn create(runtime: Arc<dyn ContainerRuntime>, spec: Arc<ContainerSpec>, trouble: Trouble) -> Input {
+/// Makes the lease's network, if it needs one, and the container, or finds them.
+pub(super) async fn create(
+    runtime: Arc<dyn ContainerRuntime>,
+    mut spec: ContainerSpec,
+    network: Option<LeaseNetworkSpec>,
+    trouble: Trouble,
+) -> Input {
+    if let Some(wanted) = network {
+        match patiently(|| runtime.ensure_network(&wanted), &trouble).await {
+            Ok(made) => spec.network = ContainerNetwork::Lease { network: made.id, aliases: Vec::new() },
+            Err(error) => return failed(&error),
+        }
+    }
     match patiently(|| runtime.create(&spec), &trouble).await {
         Ok(id) => Input::Created { container: id.0 },
         Err(error) => failed(&error),
@@ -134,7 +146,7 @@ pub(super) async fn terminate(runtime: Arc<dyn ContainerRuntime>, id: ContainerI
     }
 }
 
-/// Removes the lease's container, known or found by label; gives up only on an engine that is there and refuses.
+/// Removes the lease's container, known or found by label, and then its network; gives up only on an engine that is there and refuses.
 pub(super) async fn remove(
     runtime: Arc<dyn ContainerRuntime>,
     known: Option<ContainerId>,
@@ -166,10 +178,14 @@ async fn remove_once(
     lease_id: LeaseId,
 ) -> Result<(), RuntimeError> {
     if let Some(id) = known {
-        return runtime.remove(id).await;
+        runtime.remove(id).await?;
+    } else {
+        for container in runtime.list(node_id).await?.into_iter().filter(|container| container.lease_id == lease_id) {
+            runtime.remove(&container.id).await?;
+        }
     }
-    for container in runtime.list(node_id).await?.into_iter().filter(|container| container.lease_id == lease_id) {
-        runtime.remove(&container.id).await?;
+    for network in runtime.networks(node_id).await?.into_iter().filter(|network| network.lease_id == lease_id) {
+        runtime.remove_network(&network.id).await?;
     }
     Ok(())
 }
@@ -223,6 +239,7 @@ pub(super) fn spec_of(assignment: &Assignment, node_id: NodeId, image: &PinnedIm
         memory_bytes: service.resources.memory_bytes,
         pids_max: assignment.spec.limits.pids_max,
         log_bytes_max: assignment.spec.limits.log_bytes_max,
+        network: ContainerNetwork::None,
     })
 }
 
@@ -250,6 +267,7 @@ async fn patiently<T, F: Future<Output = Result<T, RuntimeError>>>(
             | RuntimeError::CommandNotFound { .. }
             | RuntimeError::CommandNotExecutable { .. }
             | RuntimeError::InvalidSpec { .. }
+            | RuntimeError::IsolationNotShown { .. }
             | RuntimeError::NoSpace { .. }
             | RuntimeError::NoSuchContainer
             | RuntimeError::NoSuchPath { .. } => false,
@@ -288,6 +306,7 @@ pub(super) fn failure_of(error: &RuntimeError) -> FailureKind {
         RuntimeError::CommandNotFound { .. } => FailureKind::CommandNotFound,
         RuntimeError::CommandNotExecutable { .. } => FailureKind::CommandNotExecutable,
         RuntimeError::InvalidSpec { .. } => FailureKind::InvalidSpec,
+        RuntimeError::IsolationNotShown { .. } => FailureKind::IsolationNotShown,
         RuntimeError::NoSpace { .. } => FailureKind::NoSpace,
         RuntimeError::NoSuchContainer => FailureKind::ContainerVanished,
         RuntimeError::NoSuchPath { .. } | RuntimeError::Engine { .. } => FailureKind::EngineError,

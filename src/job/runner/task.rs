@@ -1,7 +1,6 @@
 //! The loop of one lease: inputs from everywhere, one machine, actions as tasks that end with the loop.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
@@ -15,6 +14,7 @@ use crate::job::backoff::Backoff;
 use crate::job::logs::{self, LogOutcome, LogTask};
 use crate::job::machine::{Action, Input, LogPosition, Machine, Now, Terms};
 use crate::job::output::{self, OutputOutcome, OutputTask};
+use crate::runtime::network::LeaseNetworkSpec;
 use crate::runtime::{ContainerId, OwnedContainer, PullProgress};
 use crate::wire::lease::{Assignment, Desired, FailureKind, LeaseChange, LeaseEvent};
 use crate::wire::{LeaseId, Sequence};
@@ -285,7 +285,8 @@ impl Task {
         let image = self.machine.saved().image.clone();
         let spec = image.and_then(|image| engine::spec_of(&self.assignment, self.deps.node_id, &image));
         if let Some(spec) = spec {
-            let create = engine::create(self.deps.runtime.clone(), Arc::new(spec), self.trouble.0.clone());
+            let network = LeaseNetworkSpec::of(self.deps.node_id, &self.assignment);
+            let create = engine::create(self.deps.runtime.clone(), spec, network, self.trouble.0.clone());
             self.push(async move { Done::Input(create.await) });
         } else {
             let detail = "the job names no container".to_owned();

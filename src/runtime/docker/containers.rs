@@ -15,7 +15,7 @@ use super::super::{
     ContainerExit, ContainerId, ContainerSpec, ContainerStatus, LABEL_GENERATION, LABEL_LEASE, LABEL_NODE,
     OwnedContainer, RuntimeError,
 };
-use super::{CALL_DEADLINE, DockerRuntime, START_DEADLINE, errors};
+use super::{CALL_DEADLINE, DockerRuntime, START_DEADLINE, errors, networks};
 use crate::wire::{LeaseId, NodeId};
 
 /// What the engine gets on top of the grace before its answer is overdue.
@@ -133,6 +133,7 @@ fn body(spec: &ContainerSpec) -> ContainerCreateBody {
         (LABEL_LEASE.to_owned(), spec.lease_id.to_string()),
         (LABEL_GENERATION.to_owned(), spec.generation.to_string()),
     ]);
+    let (network_mode, networking_config) = networks::attachment(&spec.network);
     ContainerCreateBody {
         image: Some(spec.image_id.clone()),
         entrypoint: spec.entrypoint.clone(),
@@ -145,12 +146,13 @@ fn body(spec: &ContainerSpec) -> ContainerCreateBody {
         attach_stdin: Some(false),
         attach_stdout: Some(false),
         attach_stderr: Some(false),
-        host_config: Some(host_config(spec)),
+        host_config: Some(HostConfig { network_mode: Some(network_mode), ..host_config(spec) }),
+        networking_config,
         ..ContainerCreateBody::default()
     }
 }
 
-/// The sandbox's first cut: limits, no capability, no way to gain one, the engine's seccomp filter, no network.
+/// The sandbox's first cut: limits, no capability, no way to gain one, the engine's seccomp filter.
 fn host_config(spec: &ContainerSpec) -> HostConfig {
     let memory = i64::try_from(spec.memory_bytes).unwrap_or(i64::MAX);
     HostConfig {
@@ -162,7 +164,6 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         cap_drop: Some(vec!["ALL".to_owned()]),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         privileged: Some(false),
-        network_mode: Some("none".to_owned()),
         ipc_mode: Some("private".to_owned()),
         init: Some(true),
         auto_remove: Some(false),

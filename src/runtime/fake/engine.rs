@@ -1,5 +1,6 @@
 //! The fake engine's side of [`ContainerRuntime`].
 
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -8,6 +9,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 use tokio::sync::{broadcast, mpsc};
 
+use super::super::network::{LeaseNetworkSpec, NetworkId, OwnedNetwork};
 use super::super::{
     ContainerEvent, ContainerExit, ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, LogEntry,
     OwnedContainer, PinnedImage, PullProgress, RuntimeError,
@@ -56,6 +58,7 @@ impl ContainerRuntime for FakeRuntime {
         if let Some((id, _)) = world.containers.iter().find(|(_, c)| c.spec.lease_id == spec.lease_id) {
             return Ok(ContainerId(id.clone()));
         }
+        world.check_network(&spec.network)?;
         let name = spec.image_id.strip_prefix("sha256:").unwrap_or(&spec.image_id);
         let image = world.images.get(name).ok_or_else(|| RuntimeError::ImageNotFound {
             image: spec.image_id.clone(),
@@ -202,6 +205,22 @@ impl ContainerRuntime for FakeRuntime {
         drop(self.enter(Call::Remove)?.containers.remove(&id.0));
         self.bump();
         Ok(())
+    }
+
+    async fn ensure_network(&self, spec: &LeaseNetworkSpec) -> Result<OwnedNetwork, RuntimeError> {
+        self.network(spec)
+    }
+
+    async fn networks(&self, node_id: NodeId) -> Result<Vec<OwnedNetwork>, RuntimeError> {
+        Ok(self.enter(Call::Networks)?.networks_of(node_id))
+    }
+
+    async fn remove_network(&self, id: &NetworkId) -> Result<(), RuntimeError> {
+        self.drop_network(id)
+    }
+
+    async fn address(&self, id: &ContainerId) -> Result<Option<Ipv4Addr>, RuntimeError> {
+        self.enter(Call::Address)?.address_of(id)
     }
 }
 
