@@ -17,11 +17,11 @@ use uuid::Uuid;
 
 use super::connect::RenterArgs;
 use super::errors::{CliError, Exit};
-use super::values::{count, parse_bytes, parse_cpus, parse_rate, parse_seconds};
+use super::values::{count, parse_bytes, parse_cpus, parse_isolation, parse_rate, parse_seconds};
 use super::{output, unpack};
 use crate::clock::Clock;
 use crate::rent::{RentClient, RentError};
-use crate::wire::job::JobView;
+use crate::wire::job::{Isolation, JobView};
 use crate::wire::{HourlyRate, JobId, NodeId};
 
 /// Arguments of `fizz run`.
@@ -62,6 +62,9 @@ pub struct RunArgs {
     /// Only this node
     #[arg(long, value_name = "ID", help_heading = "Resources")]
     pub node: Option<NodeId>,
+    /// Only where jobs are separated at least so well: container, user-namespace, gvisor or kata
+    #[arg(long, value_name = "KIND", value_parser = parse_isolation, help_heading = "Resources")]
+    pub isolation: Option<Isolation>,
 
     /// Set a variable; without a value, take ours
     #[arg(long, short, value_name = "KEY[=VALUE]", help_heading = "Container")]

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::wire::job::Isolation;
 use crate::wire::{Amount, HourlyRate};
 
 const UNITS: [(&str, u64); 5] = [("b", 1), ("k", 1 << 10), ("m", 1 << 20), ("g", 1 << 30), ("t", 1 << 40)];
@@ -52,6 +53,20 @@ pub fn parse_cpus(text: &str) -> Result<u32, String> {
         Ok(millis)
     } else {
         Err(format!("a job may have from 0.01 to 1024 cores, not {text}"))
+    }
+}
+
+/// Reads a kind of isolation as the protocol names it; a dash does as well as an underscore.
+///
+/// # Errors
+/// A sentence that names the kinds.
+pub fn parse_isolation(text: &str) -> Result<Isolation, String> {
+    match text.replace('-', "_").as_str() {
+        "container" => Ok(Isolation::Container),
+        "user_namespace" => Ok(Isolation::UserNamespace),
+        "gvisor" => Ok(Isolation::Gvisor),
+        "kata" => Ok(Isolation::Kata),
+        _ => Err(format!("'{text}' is no kind of isolation; there are container, user-namespace, gvisor and kata")),
     }
 }
 
@@ -176,6 +191,14 @@ pub fn show_age(then: Timestamp, now: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kinds_of_isolation_are_read_as_the_protocol_and_as_people_write_them() {
+        assert_eq!(parse_isolation("gvisor"), Ok(Isolation::Gvisor));
+        assert_eq!(parse_isolation("user-namespace"), Ok(Isolation::UserNamespace));
+        assert_eq!(parse_isolation("user_namespace"), Ok(Isolation::UserNamespace));
+        assert!(parse_isolation("unknown").unwrap_err().contains("kata"));
+    }
 
     #[test]
     fn sizes_read_as_docker_reads_them() {

@@ -9,7 +9,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::wire::job::{Requirements, Resources};
+use crate::wire::job::{Isolation, Requirements, Resources};
 use crate::wire::node::Offer;
 use crate::wire::{HourlyRate, JobId, NodeId};
 
@@ -44,6 +44,8 @@ pub struct Job {
     pub resources: Resources,
     /// What the node must have beyond that.
     pub requirements: Requirements,
+    /// Whether its containers ask for the internet.
+    pub needs_internet: bool,
     /// What it pays at most.
     pub price_max: HourlyRate,
     /// Nodes it failed on, with the time of the newest failure.
@@ -200,11 +202,51 @@ fn suitable<'a>(nodes: &'a [Node], job: &Job) -> Result<Vec<Candidate<'a>>, Stri
             return Err(format!("no node online has a hardware score of {score_min}; {best}"));
         }
     }
+    shut_in(&mut left, job)?;
     let fits = |(index, node): &(usize, &'a Node)| {
         rate(&node.offer, &job.resources).map(|rate| Candidate { index: *index, node, rate })
     };
     let candidates: Vec<_> = left.iter().filter_map(fits).collect();
     if candidates.is_empty() { Err(too_small(&left, &job.resources)) } else { Ok(candidates) }
+}
+
+/// Keeps the nodes that separate the job from their owners as well as it asks, and let it as far out as it asks.
+fn shut_in(left: &mut Vec<(usize, &Node)>, job: &Job) -> Result<(), String> {
+    if let Some(wanted) = job.requirements.isolation {
+        left.retain(|(_, n)| gives(&n.offer, wanted));
+        if left.is_empty() {
+            return Err(format!("no node online gives {}", isolation_in_words(wanted)));
+        }
+    }
+    if job.needs_internet {
+        left.retain(|(_, n)| n.offer.internet);
+        if left.is_empty() {
+            return Err("no node online lets jobs reach the internet".to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Whether a job that needs `wanted` can have it or better; a node that names none gives plain containers.
+fn gives(offer: &Offer, wanted: Isolation) -> bool {
+    let plain = offer.isolation.is_empty() && Isolation::Container.satisfies(wanted);
+    plain || offer.isolation.iter().any(|here| here.satisfies(wanted))
+}
+
+/// Whether a node that may have changed its offer since it was chosen still shuts the job in as it asks.
+#[must_use]
+pub fn still_shuts_in(offer: &Offer, requirements: &Requirements, needs_internet: bool) -> bool {
+    requirements.isolation.is_none_or(|wanted| gives(offer, wanted)) && (offer.internet || !needs_internet)
+}
+
+const fn isolation_in_words(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::Container => "plain containers",
+        Isolation::UserNamespace => "user namespace isolation",
+        Isolation::Gvisor => "gVisor isolation",
+        Isolation::Kata => "Kata isolation",
+        Isolation::Unknown => "the isolation it asks for",
+    }
 }
 
 /// Names the resource that no node lends enough of; where each alone would do, says so.

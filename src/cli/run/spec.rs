@@ -45,7 +45,7 @@ pub fn build(args: &RunArgs, ours: &dyn Fn(&str) -> Option<String>) -> Result<Jo
             },
             ..ServiceSpec::default()
         }],
-        requirements: Requirements { node_id: args.node, ..Requirements::default() },
+        requirements: Requirements { node_id: args.node, isolation: args.isolation, ..Requirements::default() },
         limits: JobLimits {
             price_max: args.max_price,
             duration_seconds_max: args.timeout,
@@ -127,6 +127,13 @@ mod tests {
         assert_eq!(spec.services[0].command, ["echo", "-n", "hello"]);
         assert_eq!(spec.limits.duration_seconds_max, 3600);
         assert_eq!(spec.output_path, None);
+    }
+
+    #[test]
+    fn an_isolation_is_asked_for_by_its_name() {
+        use crate::wire::job::Isolation;
+        assert_eq!(built(&["--isolation", "gvisor", "x"]).requirements.isolation, Some(Isolation::Gvisor));
+        assert_eq!(built(&["x"]).requirements.isolation, None);
     }
 
     #[test]

@@ -38,6 +38,7 @@ fn job(n: u8) -> Job {
         job_id: id(n),
         resources: Resources { cpu_millis: 1000, memory_bytes: 1 << 30, disk_bytes: 1 << 30, gpus: 0 },
         requirements: Requirements::default(),
+        needs_internet: false,
         price_max: usd("1"),
         failed_on: Vec::new(),
         lease_count: 0,
@@ -126,6 +127,59 @@ fn every_reason_to_wait_is_told_in_one_sentence() {
         told(|n| n.takes_leases = false, failed),
         "queued again: node 'x' could not run it (no such host); no node is online and takes jobs"
     );
+}
+
+#[test]
+fn a_job_that_asks_for_an_isolation_goes_only_where_it_is_given_or_bettered() {
+    let offering = |n: u8, kinds: &[Isolation]| {
+        let mut node = node(n, "0.20");
+        node.offer.isolation = kinds.to_vec();
+        node
+    };
+    let asking = |wanted| {
+        let mut j = job(9);
+        j.requirements.isolation = Some(wanted);
+        j
+    };
+    let plain = offering(1, &[Isolation::Container]);
+    let strong = offering(2, &[Isolation::Container, Isolation::Gvisor]);
+    let both = || vec![plain.clone(), strong.clone()];
+    assert_eq!(chosen(both(), asking(Isolation::Gvisor)), Ok(id(2)));
+    assert_eq!(chosen(both(), asking(Isolation::UserNamespace)), Ok(id(2)));
+    assert_eq!(chosen(both(), asking(Isolation::Kata)).unwrap_err(), "no node online gives Kata isolation");
+    assert_eq!(
+        chosen(vec![plain.clone()], asking(Isolation::Gvisor)).unwrap_err(),
+        "no node online gives gVisor isolation"
+    );
+    assert_eq!(
+        chosen(both(), asking(Isolation::Unknown)).unwrap_err(),
+        "no node online gives the isolation it asks for"
+    );
+    // An agent that does not say runs plain containers.
+    assert_eq!(chosen(vec![offering(3, &[])], asking(Isolation::Container)), Ok(id(3)));
+    assert!(chosen(vec![offering(3, &[])], asking(Isolation::UserNamespace)).is_err());
+    // A kind that this coordinator does not know promises nothing.
+    assert!(chosen(vec![offering(4, &[Isolation::Unknown])], asking(Isolation::Container)).is_err());
+}
+
+#[test]
+fn a_job_that_asks_for_the_internet_goes_only_where_that_was_shown_to_be_safe() {
+    let mut online = job(9);
+    online.needs_internet = true;
+    let mut open = node(2, "0.90");
+    open.offer.internet = true;
+    assert_eq!(chosen(vec![node(1, "0.10"), open], online.clone()), Ok(id(2)));
+    assert_eq!(chosen(vec![node(1, "0.10")], online).unwrap_err(), "no node online lets jobs reach the internet");
+}
+
+#[test]
+fn an_offer_that_changed_after_the_choice_is_seen() {
+    let mut offer = node(1, "0.10").offer;
+    (offer.internet, offer.isolation) = (true, vec![Isolation::Gvisor]);
+    let wanted = Requirements { isolation: Some(Isolation::Gvisor), ..Requirements::default() };
+    assert!(still_shuts_in(&offer, &wanted, true));
+    assert!(!still_shuts_in(&Offer { internet: false, ..offer.clone() }, &wanted, true));
+    assert!(!still_shuts_in(&Offer { isolation: vec![Isolation::Container], ..offer }, &wanted, false));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::coordinator::matching::{self, Placement, Waiting};
 use crate::coordinator::placement::{Event, HANDOVER_SECONDS_MAX, OVERRUN_SLACK_SECONDS, START_SECONDS_MAX, ended_on};
-use crate::wire::job::Resources;
+use crate::wire::job::{JobSpec, Reach, Resources};
 use crate::wire::node::Offer;
 use crate::wire::{JobId, LeaseId, NodeId};
 
@@ -64,6 +64,7 @@ impl Store {
             jobs.push(matching::Job {
                 job_id,
                 resources: spec.services.first().map(|s| s.resources.clone()).unwrap_or_default(),
+                needs_internet: needs_internet(&spec),
                 requirements: spec.requirements,
                 price_max: spec.limits.price_max,
                 failed_on,
@@ -87,13 +88,15 @@ impl Store {
         let mut tx = self.write().await?;
         let node_id = placement.node_id;
         let row = sqlx::query(NODE_QUERY).bind(Some(node_id.to_string())).fetch_optional(&mut *tx).await?;
-        let job = sqlx::query("SELECT cpu_millis, memory_bytes, disk_bytes, gpus FROM jobs WHERE job_id = ?")
+        let job = sqlx::query("SELECT spec, cpu_millis, memory_bytes, disk_bytes, gpus FROM jobs WHERE job_id = ?")
             .bind(placement.job_id.to_string())
             .fetch_one(&mut *tx)
             .await?;
         let asked = read_resources(&job)?;
         let Some(node) = row.as_ref().map(read_node).transpose()? else { return Ok(None) };
-        let unchanged = matching::rate(&node.offer, &asked) == Some(placement.rate);
+        let spec = read_spec(&job)?;
+        let shut_in = matching::still_shuts_in(&node.offer, &spec.requirements, needs_internet(&spec));
+        let unchanged = shut_in && matching::rate(&node.offer, &asked) == Some(placement.rate);
         if !unchanged || !node.has_free(&asked) {
             return Ok(None);
         }
@@ -164,6 +167,11 @@ impl Store {
         .await?;
         rows.iter().map(|row| read_text(row, "job_id")).collect()
     }
+}
+
+/// A reach that this build does not know is more than none.
+fn needs_internet(spec: &JobSpec) -> bool {
+    spec.network.reach != Reach::None
 }
 
 fn read_node(row: &SqliteRow) -> Result<matching::Node, StoreError> {
