@@ -33,6 +33,8 @@ pub const LABEL_NODE: &str = "io.fizz.node";
 pub const LABEL_LEASE: &str = "io.fizz.lease";
 /// Label that carries the generation of the lease the container was made for.
 pub const LABEL_GENERATION: &str = "io.fizz.generation";
+/// Label that carries the name of the job's service, on all but the main container.
+pub const LABEL_SERVICE: &str = "io.fizz.service";
 /// Label of an image by which its owner lends it, with the value `true`: jobs may use it though no registry has it.
 pub const LABEL_SHARED: &str = "io.fizz.shared";
 
@@ -67,6 +69,8 @@ pub struct ContainerSpec {
     pub lease_id: LeaseId,
     /// Generation label.
     pub generation: u64,
+    /// Which of the lease's companions it is, by the name of its service; none for the main container.
+    pub service: Option<String>,
     /// From [`PinnedImage::image_id`].
     pub image_id: String,
     /// Replaces the image's entrypoint when present.
@@ -97,6 +101,7 @@ impl ContainerSpec {
             node_id,
             lease_id,
             generation: 0,
+            service: None,
             image_id,
             entrypoint: None,
             command: Vec::new(),
@@ -120,6 +125,8 @@ pub struct OwnedContainer {
     pub lease_id: LeaseId,
     /// Its generation label.
     pub generation: u64,
+    /// Which of the lease's companions it is; none for the main container.
+    pub service: Option<String>,
     /// Its state.
     pub status: ContainerStatus,
 }
@@ -187,11 +194,15 @@ pub trait ContainerRuntime: Send + Sync + 'static {
         progress: mpsc::Sender<PullProgress>,
     ) -> Result<PinnedImage, RuntimeError>;
 
-    /// Makes a container, or finds the one already made for the same lease.
+    /// Makes a container, or finds the one already made for the same lease and service.
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError>;
 
     /// Starts it if it was never started; nothing happens when it runs or has ended.
     async fn start(&self, id: &ContainerId) -> Result<(), RuntimeError>;
+
+    /// Starts it again, with the files and the log it has, if its end at `ended_at` is still its last; nothing happens when it was
+    /// started since.
+    async fn restart(&self, id: &ContainerId, ended_at: Timestamp) -> Result<(), RuntimeError>;
 
     /// Waits until it has ended.
     async fn wait(&self, id: &ContainerId) -> Result<ContainerExit, RuntimeError>;

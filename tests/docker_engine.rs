@@ -140,7 +140,7 @@ async fn a_job_whose_engine_is_stopped_or_killed_and_started_again_is_given_back
             spool_dir: folder.path().to_owned(),
         };
         let lease = lease(&image);
-        let mut handle = spawn(deps, lease.clone(), None);
+        let mut handle = spawn(deps, lease.clone(), Vec::new());
         in_time(port.until(lease.lease_id, |received| !received.log.is_empty())).await;
         engine.down(signal);
         let noticed = handle.snapshot.wait_for(|snapshot| snapshot.detail.contains("no container engine answers"));

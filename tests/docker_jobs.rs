@@ -70,7 +70,7 @@ impl Bench {
     }
 
     fn spawn(&self, lease: &Assignment) -> LeaseHandle {
-        spawn(self.deps.clone(), lease.clone(), None)
+        spawn(self.deps.clone(), lease.clone(), Vec::new())
     }
 
     async fn received(&self, lease: &Assignment, wished: impl Fn(&Received) -> bool) -> Received {

@@ -26,18 +26,11 @@ impl Raw {
         let docker = Docker::connect_with_host(fizz.address())?;
         let now = Clock::system().now();
         let spec = ContainerSpec {
-            node_id: NodeId::generate(now),
-            lease_id: LeaseId::generate(now),
-            generation: 1,
-            image_id: task.image_id.clone(),
-            entrypoint: None,
             command: task.command.clone(),
-            env: Vec::new(),
-            workdir: None,
-            cpu_millis: 1000,
             memory_bytes: 512 << 20,
             pids_max: 512,
             log_bytes_max: 16 << 20,
+            ..ContainerSpec::new(NodeId::generate(now), LeaseId::generate(now), task.image_id.clone())
         };
         let id = fizz.create(&spec).await?;
         let found = docker.inspect_container(&id.0, None).await?;

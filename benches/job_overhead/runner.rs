@@ -84,7 +84,7 @@ impl Runner {
         };
         let assignment = assignment(task, clock);
         let begin = clock.steady();
-        let handle = spawn(deps, assignment.clone(), None);
+        let handle = spawn(deps, assignment.clone(), Vec::new());
         let seen = watching.wait_for(|seen| seen.end.is_some()).await?.clone();
         handle.done.await?;
         self.journal.forget_lease(assignment.lease_id).await?;

@@ -105,7 +105,8 @@ struct Driver {
     bench: Option<Box<BenchOutput>>,
     /// Leases of the journal that wait for an engine to be taken up with.
     waiting: Vec<LeaseRecord>,
-    found: HashMap<LeaseId, OwnedContainer>,
+    /// Containers of leases that have no task yet.
+    found: HashMap<LeaseId, Vec<OwnedContainer>>,
     found_networks: HashMap<LeaseId, OwnedNetwork>,
     listing: Listing,
     leases: Leases,
@@ -296,7 +297,7 @@ impl Driver {
                     tracing::warn!(%error, %lease_id, "an ended lease could not be forgotten");
                 }
             }
-            Action::RemoveContainers(lease_id) => self.remove_container(lease_id),
+            Action::RemoveContainers(lease_id) => self.remove_containers(lease_id),
             Action::Stopped => {}
         }
         None
@@ -320,7 +321,7 @@ impl Driver {
             node_id,
             spool_dir: self.options.state_dir.spool(),
         };
-        let found = self.found.remove(&lease_id);
+        let found = self.found.remove(&lease_id).unwrap_or_default();
         self.leases.start(deps, assignment, found, self.inbox.clone());
         None
     }
@@ -351,7 +352,10 @@ impl Driver {
             found.containers.iter().map(|container| container.lease_id).chain(of_networks).collect();
         leases.sort_unstable();
         leases.dedup();
-        self.found = found.containers.into_iter().map(|container| (container.lease_id, container)).collect();
+        self.found = HashMap::new();
+        for container in found.containers {
+            self.found.entry(container.lease_id).or_default().push(container);
+        }
         self.found_networks = found.networks.into_iter().map(|network| (network.lease_id, network)).collect();
         let waiting = std::mem::take(&mut self.waiting);
         if !waiting.is_empty() {

@@ -311,6 +311,7 @@ mod tests {
             node_id: NodeId::generate(clock.now()),
             lease_id,
             generation: 1,
+            service: None,
             image_id: "job".to_owned(),
             entrypoint: None,
             command: Vec::new(),

@@ -110,9 +110,9 @@ pub struct LeaseHandle {
 /// A lease that the journal knows to be over ends at once and is not started again. After the end the journal keeps the lease
 /// until [`Journal::forget_lease`], so that a late assignment cannot start it a second time.
 ///
-/// `found` is the lease's container, if the engine has one; it is used where the journal knows nothing of it.
+/// `found` are the lease's containers, if the engine has any; they are used where the journal knows nothing of them.
 #[must_use]
-pub fn spawn(deps: RunnerDeps, assignment: Assignment, found: Option<OwnedContainer>) -> LeaseHandle {
+pub fn spawn(deps: RunnerDeps, assignment: Assignment, found: Vec<OwnedContainer>) -> LeaseHandle {
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
     let (publish, snapshot) = watch::channel(snapshot::first(&assignment));
     let done = tokio::spawn(task::run(deps, assignment, found, inbox, publish));

@@ -24,6 +24,7 @@ use bollard::query_parameters::{
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::network::{LeaseNetworkSpec, NetworkId, OwnedNetwork};
@@ -131,6 +132,10 @@ impl ContainerRuntime for DockerRuntime {
         }
         let start = self.docker.start_container(&id.0, None);
         self.call("start a container", START_DEADLINE, start).await
+    }
+
+    async fn restart(&self, id: &ContainerId, ended_at: Timestamp) -> Result<(), RuntimeError> {
+        self.restart_container(id, ended_at).await
     }
 
     async fn wait(&self, id: &ContainerId) -> Result<ContainerExit, RuntimeError> {

@@ -81,6 +81,8 @@ pub enum Call {
     Create,
     /// [`super::ContainerRuntime::start`].
     Start,
+    /// [`super::ContainerRuntime::restart`].
+    Restart,
     /// [`super::ContainerRuntime::wait`].
     Wait,
     /// [`super::ContainerRuntime::inspect`].
@@ -125,8 +127,8 @@ struct World {
     containers: BTreeMap<String, FakeContainer>,
     networks: BTreeMap<String, FakeNetwork>,
     failures: Vec<(Call, RuntimeError)>,
-    creates: HashMap<LeaseId, u32>,
-    starts: HashMap<LeaseId, u32>,
+    creates: HashMap<(LeaseId, Option<String>), u32>,
+    starts: HashMap<(LeaseId, Option<String>), u32>,
     pulls: u32,
     made: u32,
 }
@@ -177,28 +179,42 @@ impl FakeRuntime {
         self.world().failures.push((call, error));
     }
 
-    /// Lets a container that holds go on.
+    /// Lets the main container of a lease, which holds, go on.
     pub fn release(&self, lease_id: LeaseId) {
-        self.with_container(lease_id, |container| container.holds_released += 1);
+        self.release_service(lease_id, None);
     }
 
-    /// Removes a container behind everybody's back.
+    /// Lets one of a lease's containers, which holds, go on.
+    pub fn release_service(&self, lease_id: LeaseId, service: Option<&str>) {
+        if let Some(container) = self.world().containers.values_mut().find(|c| c.is(lease_id, service)) {
+            container.holds_released += 1;
+        }
+        self.bump();
+    }
+
+    /// Removes a lease's containers behind everybody's back.
     pub fn vanish(&self, lease_id: LeaseId) {
         self.world().containers.retain(|_, container| container.spec.lease_id != lease_id);
         self.bump();
         let _ = self.events.send(lease_id);
     }
 
-    /// How often containers were really made for a lease.
+    /// How often the main container was really made for a lease.
     #[must_use]
     pub fn creates(&self, lease_id: LeaseId) -> u32 {
-        self.world().creates.get(&lease_id).copied().unwrap_or(0)
+        self.world().creates.get(&(lease_id, None)).copied().unwrap_or(0)
     }
 
-    /// How often a container of a lease was really started.
+    /// How often the main container of a lease was really started.
     #[must_use]
     pub fn starts(&self, lease_id: LeaseId) -> u32 {
-        self.world().starts.get(&lease_id).copied().unwrap_or(0)
+        self.starts_of(lease_id, None)
+    }
+
+    /// How often one of a lease's containers was really started.
+    #[must_use]
+    pub fn starts_of(&self, lease_id: LeaseId, service: Option<&str>) -> u32 {
+        self.world().starts.get(&(lease_id, service.map(str::to_owned))).copied().unwrap_or(0)
     }
 
     /// How many images were asked for.
@@ -213,10 +229,17 @@ impl FakeRuntime {
         self.world().containers.iter().map(|(id, container)| container.owned(id)).collect()
     }
 
-    /// The container of a lease, if there is one.
+    /// The main container of a lease, if there is one.
     #[must_use]
     pub fn container(&self, lease_id: LeaseId) -> Option<OwnedContainer> {
-        self.containers().into_iter().find(|container| container.lease_id == lease_id)
+        self.service(lease_id, None)
+    }
+
+    /// One of a lease's containers, if there is one.
+    #[must_use]
+    pub fn service(&self, lease_id: LeaseId, service: Option<&str>) -> Option<OwnedContainer> {
+        let containers = self.containers().into_iter();
+        containers.filter(|c| c.lease_id == lease_id).find(|c| c.service.as_deref() == service)
     }
 
     /// Every network there is.
@@ -243,13 +266,6 @@ impl FakeRuntime {
 
     fn bump(&self) {
         self.changed.send_modify(|version| *version += 1);
-    }
-
-    fn with_container(&self, lease_id: LeaseId, change: impl FnOnce(&mut FakeContainer)) {
-        if let Some(container) = self.world().containers.values_mut().find(|c| c.spec.lease_id == lease_id) {
-            change(container);
-        }
-        self.bump();
     }
 
     /// Whether a call goes through now.

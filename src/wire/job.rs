@@ -39,6 +39,15 @@ pub struct JobSpec {
     pub interactive: bool,
 }
 
+impl JobSpec {
+    /// What all its services use together: what a node must have free for it.
+    #[must_use]
+    pub fn resources(&self) -> Resources {
+        let none = Resources { cpu_millis: 0, memory_bytes: 0, disk_bytes: 0, gpus: 0 };
+        self.services.iter().fold(none, |sum, service| sum.plus(&service.resources))
+    }
+}
+
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 pub(super) const fn is_false(value: &bool) -> bool {
     !*value

@@ -162,6 +162,7 @@ pub(crate) fn spec(node: NodeId, image: &PinnedImage, command: &[&str]) -> Conta
         node_id: node,
         lease_id: LeaseId::generate(Clock::system().now()),
         generation: 7,
+        service: None,
         image_id: image.image_id.clone(),
         entrypoint: None,
         command: command.iter().map(|&word| word.to_owned()).collect(),

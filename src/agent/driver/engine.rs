@@ -79,11 +79,12 @@ impl Driver {
     }
 
     /// Removes what a lease that nobody owns has left.
-    pub(super) fn remove_container(&mut self, lease_id: LeaseId) {
+    pub(super) fn remove_containers(&mut self, lease_id: LeaseId) {
         let Some(runtime) = self.runtime.clone() else { return };
-        let (container, network) = (self.found.remove(&lease_id), self.found_networks.remove(&lease_id));
-        if container.is_some() || network.is_some() {
-            self.tasks.spawn(async move { remove_orphans(runtime.as_ref(), lease_id, container, network).await });
+        let containers = self.found.remove(&lease_id).unwrap_or_default();
+        let network = self.found_networks.remove(&lease_id);
+        if !containers.is_empty() || network.is_some() {
+            self.tasks.spawn(async move { remove_orphans(runtime.as_ref(), lease_id, containers, network).await });
         }
     }
 }
@@ -100,19 +101,19 @@ pub(super) async fn owned(runtime: &dyn ContainerRuntime, node_id: NodeId) -> Re
     Ok(Owned { networks, containers: runtime.list(node_id).await? })
 }
 
-/// Removes what no lease owns: the container first, because an engine keeps a network that one is on.
+/// Removes what no lease owns: the containers first, because an engine keeps a network that one is on.
 pub(super) async fn remove_orphans(
     runtime: &dyn ContainerRuntime,
     lease_id: LeaseId,
-    container: Option<OwnedContainer>,
+    containers: Vec<OwnedContainer>,
     network: Option<OwnedNetwork>,
 ) {
     tracing::warn!(%lease_id, "removing a container or network that no lease owns");
-    if let Some(container) = container
-        && let Err(error) = runtime.remove(&container.id).await
-    {
-        tracing::warn!(%error, %lease_id, "a container that no lease owns could not be removed");
-        return;
+    for container in containers {
+        if let Err(error) = runtime.remove(&container.id).await {
+            tracing::warn!(%error, %lease_id, "a container that no lease owns could not be removed");
+            return;
+        }
     }
     if let Some(network) = network
         && let Err(error) = runtime.remove_network(&network.id).await

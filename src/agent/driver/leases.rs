@@ -33,7 +33,7 @@ impl Leases {
         &mut self,
         deps: RunnerDeps,
         assignment: Assignment,
-        found: Option<OwnedContainer>,
+        found: Vec<OwnedContainer>,
         inbox: mpsc::Sender<Input>,
     ) {
         let seen = deps.clock.steady();

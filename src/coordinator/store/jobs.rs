@@ -202,7 +202,7 @@ async fn submitted_before(
 
 async fn insert(tx: &mut SqliteConnection, new: &NewJob<'_>, now: Timestamp) -> Result<(), StoreError> {
     let limits = &new.spec.limits;
-    let resources = new.spec.services.first().map(|s| s.resources.clone()).unwrap_or_default();
+    let resources = new.spec.resources();
     let seconds = |s: u64| i64::try_from(s).unwrap_or(i64::MAX);
     let deadline = limits.start_deadline_seconds.map(|s| millis(now).saturating_add(seconds(s).saturating_mul(1000)));
     sqlx::query(

@@ -63,7 +63,7 @@ impl Store {
                 if lease_count == 0 { Default::default() } else { failures(&mut tx, job_id).await? };
             jobs.push(matching::Job {
                 job_id,
-                resources: spec.services.first().map(|s| s.resources.clone()).unwrap_or_default(),
+                resources: spec.resources(),
                 needs_internet: needs_internet(&spec),
                 requirements: spec.requirements,
                 price_max: spec.limits.price_max,

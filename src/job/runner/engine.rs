@@ -230,6 +230,7 @@ pub(super) fn spec_of(assignment: &Assignment, node_id: NodeId, image: &PinnedIm
         node_id,
         lease_id: assignment.lease_id,
         generation: assignment.generation.0,
+        service: None,
         image_id: image.image_id.clone(),
         entrypoint: service.entrypoint.clone(),
         command: service.command.clone(),

@@ -34,7 +34,7 @@ enum Done {
 pub(super) async fn run(
     deps: RunnerDeps,
     assignment: Assignment,
-    found: Option<OwnedContainer>,
+    found: Vec<OwnedContainer>,
     inbox: mpsc::Receiver<LeaseCommand>,
     publish: watch::Sender<LeaseSnapshot>,
 ) {
@@ -70,7 +70,7 @@ impl Task {
     async fn load(
         deps: RunnerDeps,
         assignment: Assignment,
-        found: Option<OwnedContainer>,
+        found: Vec<OwnedContainer>,
         publish: watch::Sender<LeaseSnapshot>,
     ) -> Result<Self, JournalError> {
         let lease_id = assignment.lease_id;
@@ -82,7 +82,8 @@ impl Task {
         let (mut saved, position) = record.map(|record| (record.saved, record.log)).unwrap_or_default();
         let outbox = if is_new { VecDeque::new() } else { deps.journal.unacked_events(lease_id).await?.into() };
         if saved.container.is_none() {
-            saved.container = found.map(|container| container.id.0);
+            let main = found.into_iter().find(|found| found.lease_id == lease_id && found.service.is_none());
+            saved.container = main.map(|container| container.id.0);
         }
         output::discard(&output::spool_path(&deps.spool_dir, lease_id)).await;
         Ok(Self {

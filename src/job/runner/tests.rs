@@ -37,7 +37,7 @@ impl Bench {
     }
 
     fn spawn(&self, lease: &Assignment) -> LeaseHandle {
-        spawn(self.deps.clone(), lease.clone(), self.engine.container(lease.lease_id))
+        spawn(self.deps.clone(), lease.clone(), self.engine.containers())
     }
 
     /// What `kill -9` does to the task, at whatever point it is.

@@ -13,10 +13,10 @@ use jiff::Timestamp;
 
 use super::super::{
     ContainerExit, ContainerId, ContainerSpec, ContainerStatus, LABEL_GENERATION, LABEL_LEASE, LABEL_NODE,
-    OwnedContainer, RuntimeError,
+    LABEL_SERVICE, OwnedContainer, RuntimeError,
 };
 use super::{CALL_DEADLINE, DockerRuntime, START_DEADLINE, errors, networks};
-use crate::wire::{LeaseId, NodeId};
+use crate::wire::NodeId;
 
 /// What the engine gets on top of the grace before its answer is overdue.
 const STOP_MARGIN: Duration = Duration::from_secs(30);
@@ -27,14 +27,14 @@ const INIT_SAYS: &str = "[FATAL tini (";
 
 impl DockerRuntime {
     pub(super) async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
-        let name = format!("fizz-{}", spec.lease_id);
+        let name = container_name(spec);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let create = self.docker.create_container(Some(options), body(spec));
         match self.call("create a container", START_DEADLINE, create).await {
             Ok(made) => Ok(ContainerId(made.id)),
             // The name is taken: this lease has its container already.
             Err(RuntimeError::Engine { detail, .. }) if detail.contains("is already in use") => {
-                let made = self.container_of(spec.node_id, spec.lease_id).await?;
+                let made = self.container_of(spec).await?;
                 // A call of an agent that was killed may be making it at this moment: the name is taken before the container
                 // is listed. Asking again finds it.
                 made.ok_or(RuntimeError::Engine { what: "create a container", detail })
@@ -43,9 +43,22 @@ impl DockerRuntime {
         }
     }
 
-    async fn container_of(&self, node_id: NodeId, lease_id: LeaseId) -> Result<Option<ContainerId>, RuntimeError> {
-        let labels = vec![format!("{LABEL_NODE}={node_id}"), format!("{LABEL_LEASE}={lease_id}")];
-        Ok(self.labelled(labels).await?.into_iter().next().map(|(id, _)| id))
+    async fn container_of(&self, spec: &ContainerSpec) -> Result<Option<ContainerId>, RuntimeError> {
+        let labels = vec![format!("{LABEL_NODE}={}", spec.node_id), format!("{LABEL_LEASE}={}", spec.lease_id)];
+        let made = self.labelled(labels).await?;
+        Ok(made.into_iter().find(|(_, labels)| labels.get(LABEL_SERVICE) == spec.service.as_ref()).map(|(id, _)| id))
+    }
+
+    pub(super) async fn restart_container(&self, id: &ContainerId, ended_at: Timestamp) -> Result<(), RuntimeError> {
+        match self.look_at(id).await? {
+            ContainerStatus::Exited(exit) if exit.ended_at == ended_at => {
+                self.call("start a container", START_DEADLINE, self.docker.start_container(&id.0, None)).await
+            }
+            ContainerStatus::Exited(_)
+            | ContainerStatus::Created
+            | ContainerStatus::Running { .. }
+            | ContainerStatus::Paused { .. } => Ok(()),
+        }
     }
 
     /// Containers with all of these labels, and their labels.
@@ -61,8 +74,9 @@ impl DockerRuntime {
         for (id, labels) in self.labelled(vec![format!("{LABEL_NODE}={node_id}")]).await? {
             let Some(lease_id) = labels.get(LABEL_LEASE).and_then(|text| text.parse().ok()) else { continue };
             let generation = labels.get(LABEL_GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0);
+            let service = labels.get(LABEL_SERVICE).cloned();
             match self.look_at(&id).await {
-                Ok(status) => owned.push(OwnedContainer { id, lease_id, generation, status }),
+                Ok(status) => owned.push(OwnedContainer { id, lease_id, generation, service, status }),
                 Err(RuntimeError::NoSuchContainer) => {}
                 Err(error) => return Err(error),
             }
@@ -127,12 +141,21 @@ impl DockerRuntime {
     }
 }
 
+/// Taken once per lease and service, so that neither gets a second container.
+fn container_name(spec: &ContainerSpec) -> String {
+    match &spec.service {
+        None => format!("fizz-{}", spec.lease_id),
+        Some(service) => format!("fizz-{}-{service}", spec.lease_id),
+    }
+}
+
 fn body(spec: &ContainerSpec) -> ContainerCreateBody {
-    let labels = HashMap::from([
+    let mut labels = HashMap::from([
         (LABEL_NODE.to_owned(), spec.node_id.to_string()),
         (LABEL_LEASE.to_owned(), spec.lease_id.to_string()),
         (LABEL_GENERATION.to_owned(), spec.generation.to_string()),
     ]);
+    labels.extend(spec.service.iter().map(|service| (LABEL_SERVICE.to_owned(), service.clone())));
     let (network_mode, networking_config) = networks::attachment(&spec.network);
     ContainerCreateBody {
         image: Some(spec.image_id.clone()),

@@ -8,6 +8,7 @@ use tokio::sync::watch;
 
 use super::super::{ContainerExit, ContainerId, ContainerSpec, ContainerStatus, LogEntry, OwnedContainer};
 use super::{FakeRuntime, Step};
+use crate::wire::LeaseId;
 use crate::wire::logs::LogStream;
 
 pub(super) struct FakeContainer {
@@ -53,8 +54,23 @@ impl FakeContainer {
             id: ContainerId(id.to_owned()),
             lease_id: self.spec.lease_id,
             generation: self.spec.generation,
+            service: self.spec.service.clone(),
             status: self.status(),
         }
+    }
+
+    /// Whether it is this container of this lease.
+    pub(super) fn is(&self, lease_id: LeaseId, service: Option<&str>) -> bool {
+        self.spec.lease_id == lease_id && self.spec.service.as_deref() == service
+    }
+
+    /// Starts it, for the first time or again: its script begins anew, its files and its log go on.
+    pub(super) fn begin(&mut self, now: Timestamp) {
+        self.started_at = Some(now);
+        self.exit = None;
+        self.term = false;
+        self.ignores_term = false;
+        self.holds_released = 0;
     }
 
     /// Ends it, once.

@@ -1,12 +1,14 @@
 //! The fake engine's side of [`ContainerRuntime`].
 
 use std::net::Ipv4Addr;
+use std::sync::MutexGuard;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
+use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc};
 
 use super::super::network::{LeaseNetworkSpec, NetworkId, OwnedNetwork};
@@ -15,7 +17,7 @@ use super::super::{
     OwnedContainer, PinnedImage, PullProgress, RuntimeError,
 };
 use super::container::{self, FakeContainer};
-use super::{Call, FakeImage, FakeRuntime, not_running};
+use super::{Call, FakeImage, FakeRuntime, World, not_running};
 use crate::wire::NodeId;
 use crate::wire::node::Engine;
 
@@ -55,7 +57,7 @@ impl ContainerRuntime for FakeRuntime {
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
         let mut world = self.enter(Call::Create)?;
-        if let Some((id, _)) = world.containers.iter().find(|(_, c)| c.spec.lease_id == spec.lease_id) {
+        if let Some((id, _)) = world.containers.iter().find(|(_, c)| c.is(spec.lease_id, spec.service.as_deref())) {
             return Ok(ContainerId(id.clone()));
         }
         world.check_network(&spec.network)?;
@@ -67,7 +69,7 @@ impl ContainerRuntime for FakeRuntime {
         let script = world.scripts.get(&spec.command).unwrap_or(&image.script).clone();
         world.made += 1;
         let id = format!("fake{:04}", world.made);
-        *world.creates.entry(spec.lease_id).or_default() += 1;
+        *world.creates.entry((spec.lease_id, spec.service.clone())).or_default() += 1;
         world.containers.insert(id.clone(), FakeContainer::new(spec.clone(), script));
         drop(world);
         self.bump();
@@ -81,13 +83,20 @@ impl ContainerRuntime for FakeRuntime {
         if container.started_at.is_some() {
             return Ok(());
         }
-        container.started_at = Some(now);
-        let lease_id = container.spec.lease_id;
-        *world.starts.entry(lease_id).or_default() += 1;
-        drop(world);
-        self.bump();
-        tokio::spawn(container::follow(self.clone(), id.0.clone()));
-        let _ = self.events.send(lease_id);
+        container.begin(now);
+        self.started(world, id);
+        Ok(())
+    }
+
+    async fn restart(&self, id: &ContainerId, ended_at: Timestamp) -> Result<(), RuntimeError> {
+        let now = self.clock.now();
+        let mut world = self.enter(Call::Restart)?;
+        let container = world.find(id)?;
+        if container.exit.as_ref().is_none_or(|exit| exit.ended_at != ended_at) {
+            return Ok(());
+        }
+        container.begin(now);
+        self.started(world, id);
         Ok(())
     }
 
@@ -225,6 +234,17 @@ impl ContainerRuntime for FakeRuntime {
 }
 
 impl FakeRuntime {
+    /// Counts a start and lets the container's script go.
+    fn started(&self, mut world: MutexGuard<'_, World>, id: &ContainerId) {
+        let Ok(container) = world.find(id) else { return };
+        let (lease_id, service) = (container.spec.lease_id, container.spec.service.clone());
+        *world.starts.entry((lease_id, service)).or_default() += 1;
+        drop(world);
+        self.bump();
+        tokio::spawn(container::follow(self.clone(), id.0.clone()));
+        let _ = self.events.send(lease_id);
+    }
+
     fn set_paused(&self, call: Call, id: &ContainerId, paused: bool) -> Result<(), RuntimeError> {
         {
             let mut world = self.enter(call)?;

@@ -203,6 +203,19 @@ pub struct Resources {
     pub gpus: u32,
 }
 
+impl Resources {
+    /// The sum of both, each number at most what its type holds.
+    #[must_use]
+    pub const fn plus(&self, other: &Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.saturating_add(other.cpu_millis),
+            memory_bytes: self.memory_bytes.saturating_add(other.memory_bytes),
+            disk_bytes: self.disk_bytes.saturating_add(other.disk_bytes),
+            gpus: self.gpus.saturating_add(other.gpus),
+        }
+    }
+}
+
 impl Default for Resources {
     /// One core, 512 MiB of memory, 1 GiB of disk, no GPU.
     fn default() -> Self {
