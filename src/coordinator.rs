@@ -29,6 +29,7 @@ pub(crate) mod liveness;
 pub(crate) mod metrics;
 pub(crate) mod openapi;
 pub(crate) mod reconcile;
+pub(crate) mod relay;
 pub(crate) mod secrets;
 pub(crate) mod signatures;
 pub(crate) mod user_code;
@@ -46,6 +47,7 @@ use layers::RateLimits;
 use liveness::Liveness;
 use metrics::Metrics;
 use outputs::Outputs;
+use relay::Relay;
 pub use server::{CoordinatorError, Running, serve, start};
 use store::Store;
 use wake::Wake;
@@ -70,6 +72,8 @@ pub struct AppState {
     pub(crate) metrics: Metrics,
     /// How much each caller may ask for.
     pub(crate) limits: RateLimits,
+    /// Sessions into running jobs.
+    pub(crate) relay: Arc<Relay>,
     /// Wakes whoever waits for a change.
     pub wake: Wake,
     /// SHA-256 of the admin token.

@@ -7,6 +7,7 @@
 //! - Credentials travel in the `Authorization` header only, never in an address.
 
 use std::error::Error as StdError;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -125,6 +126,7 @@ pub struct ApiClient {
     base: Url,
     /// Whether one authority was given, instead of the machine's.
     pinned: bool,
+    trust: Arc<Trust>,
     http: reqwest::Client,
 }
 
@@ -147,29 +149,18 @@ impl ApiClient {
         let mut base = url.ok_or_else(|| HttpError::BadUrl { url: base.to_owned() })?;
         base.set_path("/");
         base.set_query(None);
-        let mut builder = reqwest::Client::builder()
-            .https_only(true)
-            .redirect(reqwest::redirect::Policy::none())
-            .connect_timeout(CONNECT_TIMEOUT)
-            .tcp_keepalive(Duration::from_secs(60))
-            .pool_max_idle_per_host(2)
-            .user_agent(concat!("fizz/", env!("CARGO_PKG_VERSION")));
-        if let Trust::Pinned { pem } = trust {
-            let authorities =
-                reqwest::Certificate::from_pem_bundle(pem).map_err(|error| HttpError::BadAuthority(Some(error)))?;
-            // A text without any certificate is read as an empty bundle, which would trust nobody at all.
-            if authorities.is_empty() {
-                return Err(HttpError::BadAuthority(None));
-            }
-            builder = builder.tls_certs_only(authorities);
-        }
+        let http = set_up(trust, false)?;
         let pinned = matches!(trust, Trust::Pinned { .. });
-        // What is no certificate behind its PEM is found out only here.
-        let http = builder.build().map_err(|error| match trust {
-            Trust::Pinned { .. } => HttpError::BadAuthority(Some(error)),
-            Trust::System => HttpError::Setup(error),
-        })?;
-        Ok(Self { base, pinned, http })
+        Ok(Self { base, pinned, trust: Arc::new(trust.clone()), http })
+    }
+
+    /// The same coordinator over connections of its own, one for each call that is under way: a stream whose reader is slow
+    /// holds up nothing else, and nothing is read ahead of that reader.
+    ///
+    /// # Errors
+    /// [`HttpError::Setup`] or [`HttpError::BadAuthority`].
+    pub fn apart(&self) -> Result<Self, HttpError> {
+        Ok(Self { http: set_up(&self.trust, true)?, ..self.clone() })
     }
 
     /// The coordinator's address, `https://host:port/`.
@@ -281,6 +272,33 @@ impl Call {
         }
         Err(refusal(&url, status, read_limited(answer, &url, pinned).await?))
     }
+}
+
+fn set_up(trust: &Trust, apart: bool) -> Result<reqwest::Client, HttpError> {
+    let mut builder = reqwest::Client::builder()
+        .https_only(true)
+        .redirect(reqwest::redirect::Policy::none())
+        .connect_timeout(CONNECT_TIMEOUT)
+        .tcp_keepalive(Duration::from_secs(60))
+        .pool_max_idle_per_host(2)
+        .user_agent(concat!("fizz/", env!("CARGO_PKG_VERSION")));
+    if apart {
+        builder = builder.http1_only();
+    }
+    if let Trust::Pinned { pem } = trust {
+        let authorities =
+            reqwest::Certificate::from_pem_bundle(pem).map_err(|error| HttpError::BadAuthority(Some(error)))?;
+        // A text without any certificate is read as an empty bundle, which would trust nobody at all.
+        if authorities.is_empty() {
+            return Err(HttpError::BadAuthority(None));
+        }
+        builder = builder.tls_certs_only(authorities);
+    }
+    // What is no certificate behind its PEM is found out only here.
+    builder.build().map_err(|error| match trust {
+        Trust::Pinned { .. } => HttpError::BadAuthority(Some(error)),
+        Trust::System => HttpError::Setup(error),
+    })
 }
 
 async fn read_limited(mut answer: Response, url: &Url, pinned: bool) -> Result<Bytes, HttpError> {

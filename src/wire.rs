@@ -19,10 +19,11 @@ pub mod lease;
 pub mod logs;
 pub mod money;
 pub mod node;
+pub mod reach;
 pub mod signed;
 
 pub use error::{ErrorCode, Problem};
-pub use ids::{AccountId, BootId, EnrollmentId, Generation, JobId, LeaseId, NodeId, Sequence};
+pub use ids::{AccountId, BootId, EnrollmentId, Generation, JobId, LeaseId, NodeId, ReachId, Sequence};
 pub use keys::{Nonce, PublicKey, Secret, Signature};
 pub use money::{Amount, HourlyRate};
 
@@ -34,6 +35,9 @@ pub const PROBLEM_MEDIA_TYPE: &str = "application/problem+json";
 
 /// Media type of framed log bodies, see [`logs`].
 pub const LOG_MEDIA_TYPE: &str = "application/vnd.fizz.log-frames";
+
+/// Media type of the streams of [`reach`].
+pub const REACH_MEDIA_TYPE: &str = "application/vnd.fizz.reach-frames";
 
 /// Header that makes `POST /v1/jobs` and other creating calls safe to repeat.
 pub const IDEMPOTENCY_HEADER: &str = "idempotency-key";

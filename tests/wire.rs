@@ -14,6 +14,7 @@ use fizz::wire::enroll::*;
 use fizz::wire::job::*;
 use fizz::wire::lease::*;
 use fizz::wire::node::*;
+use fizz::wire::reach::*;
 use fizz::wire::signed::SignedReport;
 use fizz::wire::*;
 use jiff::Timestamp;
@@ -161,6 +162,23 @@ fn job_messages_are_written_as_agreed() {
     );
 }
 
+fn wishes() -> Vec<ReachWish> {
+    let exec = ReachWish::Exec {
+        command: vec!["sh".into(), "-i".into()],
+        tty: Some(TerminalSize { columns: 80, rows: 24 }),
+        env: [("TERM".to_owned(), Secret::new("xterm"))].into(),
+        workdir: Some("/work".into()),
+    };
+    vec![exec, ReachWish::CopyOut { path: "/work/a".into() }, ReachWish::CopyIn { path: "/work".into() }]
+}
+
+#[test]
+fn session_messages_are_written_as_agreed() {
+    let new = |what| NewReach { service: Some("main".into()), what };
+    check("new_sessions", &wishes().into_iter().map(new).collect::<Vec<_>>());
+    check("session_opened", &ReachOpened { session_id: id(9) });
+}
+
 #[test]
 fn the_short_form_of_a_job_stays_short() {
     let short = r#"{"spec":{"services":[{"name":"main","image":"alpine","resources":{"cpu_millis":1000,"memory_bytes":536870912,"disk_bytes":1073741824}}],"limits":{"price_max":250000,"duration_seconds_max":60}}}"#;
@@ -180,7 +198,12 @@ fn lease_messages_are_written_as_agreed() {
         rate: rate("0.10"),
         spec: spec(),
     };
-    check("assignments", &Assignments { generation: Generation(7), leases: vec![assignment] });
+    check("assignments", &Assignments { generation: Generation(7), leases: vec![assignment], sessions: Vec::new() });
+    let pending = PendingReach { session_id: id(9), lease_id: id(3), service: None, what: wishes().remove(0) };
+    check(
+        "assignments_with_a_session",
+        &Assignments { generation: Generation(7), leases: Vec::new(), sessions: vec![pending] },
+    );
     let changes = [
         LeaseChange::Pulling { per_mille: Some(500) },
         LeaseChange::Starting { image_digest: "alpine@sha256:00".into() },

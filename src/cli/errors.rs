@@ -170,6 +170,7 @@ const fn exit_for_code(code: ErrorCode) -> Exit {
         ErrorCode::Unauthorized
         | ErrorCode::SessionExpired
         | ErrorCode::Forbidden
+        | ErrorCode::NotInteractive
         | ErrorCode::TokenInvalid
         | ErrorCode::TokenUsed
         | ErrorCode::TokenExpired
@@ -187,6 +188,9 @@ const fn exit_for_code(code: ErrorCode) -> Exit {
         | ErrorCode::Conflict
         | ErrorCode::OffsetGap
         | ErrorCode::LeaseEnded
+        | ErrorCode::NotRunning
+        | ErrorCode::SessionOver
+        | ErrorCode::TooManySessions
         | ErrorCode::TooLarge
         | ErrorCode::UnsupportedMediaType
         | ErrorCode::Internal

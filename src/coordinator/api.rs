@@ -11,6 +11,7 @@ mod leases;
 mod market;
 mod node;
 mod ops;
+mod reach;
 mod reports;
 mod sessions;
 
@@ -39,6 +40,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .merge(account::routes())
         .merge(activate::routes())
         .merge(admin::routes())
+        .merge(reach::routes())
         .merge(ops::routes())
 }
 

@@ -25,6 +25,8 @@ pub(crate) const LOG_BYTES_MAX: usize = 1 << 20;
 /// Longest time that a long poll is held.
 pub(crate) const LONG_POLL_MAX: Duration = Duration::from_secs(60);
 const UPLOAD_TIME_MAX: Duration = Duration::from_secs(3600);
+/// Longest time that one stream into a running job is held.
+const REACH_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// One token bucket per key, kept as the time at which the bucket would be full again.
 #[derive(Debug)]
@@ -78,7 +80,7 @@ pub(crate) struct Allowance {
 /// What the call may take, by its path.
 pub(crate) fn allowance(method: &Method, path: &str) -> Allowance {
     let ordinary = Allowance { body_bytes_max: Some(JSON_BYTES_MAX), time_max: None, counted: true };
-    let segments: Vec<&str> = path.trim_start_matches('/').splitn(5, '/').collect();
+    let segments: Vec<&str> = path.trim_start_matches('/').splitn(6, '/').collect();
     match segments.as_slice() {
         ["healthz" | "readyz"] => Allowance { counted: false, ..ordinary },
         ["v1", "node", "assignments"] => {
@@ -89,6 +91,11 @@ pub(crate) fn allowance(method: &Method, path: &str) -> Allowance {
         }
         ["v1", "leases", _, "output"] if method == Method::PUT => {
             Allowance { body_bytes_max: None, time_max: Some(UPLOAD_TIME_MAX), ..ordinary }
+        }
+        ["v1", "jobs", _, "sessions", _, "input"] | ["v1", "node", "sessions", _, "output"]
+            if method == Method::POST =>
+        {
+            Allowance { body_bytes_max: None, time_max: Some(REACH_TIME_MAX), ..ordinary }
         }
         _ => ordinary,
     }
@@ -132,6 +139,9 @@ mod tests {
         assert_eq!(allowance(&Method::GET, "/v1/leases/x/output").body_bytes_max, Some(JSON_BYTES_MAX));
         assert!(allowance(&Method::GET, "/v1/node/assignments").time_max.unwrap() > LONG_POLL_MAX);
         assert_eq!(allowance(&Method::GET, "/v1/market").time_max, None);
+        assert_eq!(allowance(&Method::POST, "/v1/jobs/x/sessions/y/input").body_bytes_max, None);
+        assert_eq!(allowance(&Method::POST, "/v1/node/sessions/y/output").body_bytes_max, None);
+        assert_eq!(allowance(&Method::POST, "/v1/jobs/x/sessions").body_bytes_max, Some(JSON_BYTES_MAX));
         assert!(!allowance(&Method::GET, "/healthz").counted);
     }
 

@@ -28,6 +28,7 @@ use super::layers::{RateLimits, guard, method_not_allowed, not_found};
 use super::liveness::Liveness;
 use super::metrics::Metrics;
 use super::outputs::Outputs;
+use super::relay::Relay;
 use super::secrets::{SecretKind, random_bytes, sha256};
 use super::store::{Store, StoreError};
 use super::tls::{CertificateSource, TlsError};
@@ -41,6 +42,8 @@ type Handle = axum_server::Handle<SocketAddr>;
 const HEADER_TIME_MAX: Duration = Duration::from_secs(15);
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const STREAMS_PER_CONNECTION_MAX: u32 = 256;
+/// Read ahead of a slow reader at most, and so the most that a request's head may have.
+const HTTP1_BUFFER_BYTES: usize = 64 << 10;
 const BACKGROUND_STOP_MAX: Duration = Duration::from_secs(10);
 
 /// Why a coordinator does not start, or stopped by itself.
@@ -211,6 +214,7 @@ pub async fn start(config: CoordinatorConfig, clock: Clock) -> Result<Running, C
         outputs: Outputs::open(&config)?,
         liveness: Liveness::default(),
         wake: Wake::default(),
+        relay: Arc::new(Relay::default()),
         metrics: Metrics::default(),
         limits: RateLimits::new(&config),
         admin_token_sha256: sha256(admin_token.expose()),
@@ -253,7 +257,7 @@ fn spawn_server(
     let acceptor = RustlsAcceptor::new(rustls).acceptor(NoDelayAcceptor::new());
     let mut server = axum_server::from_tcp(listener)?.acceptor(acceptor).handle(handle);
     let builder = server.http_builder();
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME_MAX);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME_MAX).max_buf_size(HTTP1_BUFFER_BYTES);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -105,6 +105,14 @@ error_codes! {
     OffsetGap = "offset_gap", 409, "Bytes before this offset are missing", "Send from the offset in the detail.";
     /// The lease is over for this node.
     LeaseEnded = "lease_ended", 410, "The lease has ended", "Nothing to do: the node stops it by itself.";
+    /// The job was not submitted as interactive.
+    NotInteractive = "not_interactive", 403, "This job lets nobody in while it runs", "Submit it as an interactive one: `fizz run --interactive`.";
+    /// The job's container does not run now.
+    NotRunning = "not_running", 409, "The job does not run now", "See where it stands: `fizz job show`.";
+    /// A session into a job has ended.
+    SessionOver = "session_over", 410, "This session into the job is over", "Begin a new one.";
+    /// Too many sessions at once.
+    TooManySessions = "too_many_sessions", 409, "There are too many sessions into that job or node already", "End one of them, then try again.";
     /// Too large.
     TooLarge = "too_large", 413, "That is larger than the coordinator accepts", "Send less; the detail names the limit.";
     /// Wrong media type.

@@ -76,6 +76,11 @@ typed_id!(
     BootId
 );
 
+typed_id!(
+    /// One command or copy in a running job, from its renter.
+    ReachId
+);
+
 fn uuid_v7(now: Timestamp) -> Uuid {
     let seconds = u64::try_from(now.as_second()).unwrap_or(0);
     let nanos = u32::try_from(now.subsec_nanosecond()).unwrap_or(0);

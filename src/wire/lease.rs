@@ -7,6 +7,7 @@ use utoipa::ToSchema;
 use super::ids::{Generation, JobId, LeaseId, Sequence};
 use super::job::JobSpec;
 use super::money::HourlyRate;
+use super::reach::PendingReach;
 
 /// `GET /v1/node/assignments?after=G&wait=25`: everything that should be on the node now.
 ///
@@ -17,6 +18,10 @@ pub struct Assignments {
     pub generation: Generation,
     /// The leases that should be on the node.
     pub leases: Vec<Assignment>,
+    /// What renters want to do in their running jobs and the node has not taken up yet. The call is answered at once when
+    /// there is any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub sessions: Vec<PendingReach>,
 }
 
 /// One lease that should be on the node.

@@ -5,5 +5,6 @@
 mod flow;
 mod killed;
 mod losses;
+mod reach;
 mod requests;
 mod world;

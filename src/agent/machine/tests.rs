@@ -45,7 +45,7 @@ fn assignment(number: u8, desired: Desired) -> Assignment {
 }
 
 fn wish(generation: u64, leases: Vec<Assignment>) -> Event {
-    Event::Assigned(Assignments { generation: Generation(generation), leases })
+    Event::Assigned(Assignments { generation: Generation(generation), leases, sessions: Vec::new() })
 }
 
 fn phase(number: u8, phase: LeasePhase) -> Event {

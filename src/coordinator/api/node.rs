@@ -63,7 +63,7 @@ struct After {
     wait: u64,
 }
 
-/// Everything that should be on the node; held until the generation passes `after`.
+/// Everything that should be on the node; held until the generation passes `after` or a renter wants to reach into a job.
 #[utoipa::path(
     get, path = "/v1/node/assignments", tag = "node", params(After),
     responses((status = 200, body = Assignments), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("session" = []))
@@ -81,7 +81,7 @@ async fn assignments(
             Some(after) => app.store.assignment_generation(node.node_id).await? > Generation(after),
             None => true,
         };
-        if is_new {
+        if is_new || !app.relay.pending(node.node_id).is_empty() {
             break;
         }
         tokio::select! {
@@ -90,7 +90,9 @@ async fn assignments(
             () = app.stopping.cancelled() => break,
         }
     }
-    Ok(Json(app.store.assignments(node.node_id).await?))
+    let mut found = app.store.assignments(node.node_id).await?;
+    found.sessions = app.relay.pending(node.node_id);
+    Ok(Json(found))
 }
 
 /// What the node has earned, net of the network's fee.
