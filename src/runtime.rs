@@ -11,6 +11,7 @@ pub mod fake;
 pub mod network;
 
 use std::net::Ipv4Addr;
+use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -19,12 +20,14 @@ use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
+use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 
 use network::{ContainerNetwork, LeaseNetworkSpec, NetworkId, OwnedNetwork};
 
 use crate::wire::logs::LogStream;
 use crate::wire::node::Engine;
+use crate::wire::reach::TerminalSize;
 use crate::wire::{LeaseId, NodeId, Secret};
 
 /// Label that carries the node's id.
@@ -174,6 +177,38 @@ pub struct LogEntry {
     pub bytes: Bytes,
 }
 
+/// The engine's identifier of a command in a running container.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct ExecId(pub String);
+
+/// A command to be run in a running container, as the container's own user and with no more rights than it has.
+#[derive(Debug, Clone)]
+pub struct ExecSpec {
+    /// Program and arguments.
+    pub command: Vec<String>,
+    /// A terminal of this size; pipes when absent.
+    pub tty: Option<TerminalSize>,
+    /// Variables on top of the container's own.
+    pub env: Vec<(String, Secret)>,
+    /// Working directory; the container's own when absent.
+    pub workdir: Option<String>,
+    /// By which the command and its children are found again; [`EXEC_MARK`] carries it.
+    pub mark: String,
+}
+
+/// Variable in the environment of a command and of what it starts, by which [`ContainerRuntime::exec_kill`] finds them.
+pub const EXEC_MARK: &str = "FIZZ_SESSION";
+
+/// A command that runs in a container.
+pub struct Exec {
+    /// For [`ContainerRuntime::exec_code`] and [`ContainerRuntime::exec_resize`].
+    pub id: ExecId,
+    /// Its standard input; shutting it down is the end of input.
+    pub input: Pin<Box<dyn AsyncWrite + Send>>,
+    /// What it writes, at the pace at which this is read; a terminal writes to standard output. Ends when nobody writes any more.
+    pub output: BoxStream<'static, Result<(LogStream, Bytes), RuntimeError>>,
+}
+
 /// Something happened to one of our containers; look at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerEvent {
@@ -230,6 +265,27 @@ pub trait ContainerRuntime: Send + Sync + 'static {
 
     /// A folder of it as a tar stream; works on an ended container.
     fn archive(&self, id: &ContainerId, path: &str) -> BoxStream<'static, Result<Bytes, RuntimeError>>;
+
+    /// Runs a command in a running container. It outlives what is returned here; see [`ContainerRuntime::exec_kill`].
+    async fn exec(&self, id: &ContainerId, spec: &ExecSpec) -> Result<Exec, RuntimeError>;
+
+    /// The exit code of a command; `None` while it runs.
+    async fn exec_code(&self, exec: &ExecId) -> Result<Option<i32>, RuntimeError>;
+
+    /// Changes the size of a command's terminal.
+    async fn exec_resize(&self, exec: &ExecId, size: TerminalSize) -> Result<(), RuntimeError>;
+
+    /// Ends the commands with this mark, and what they started; those with any mark when it is empty. It is done from inside
+    /// the container, with its shell: where there is none they end with the container.
+    async fn exec_kill(&self, id: &ContainerId, mark: &str) -> Result<(), RuntimeError>;
+
+    /// Unpacks a tar into a folder of it, as it is: the caller has checked every entry.
+    async fn put(
+        &self,
+        id: &ContainerId,
+        path: &str,
+        tar: BoxStream<'static, std::io::Result<Bytes>>,
+    ) -> Result<(), RuntimeError>;
 
     /// Removes it with its anonymous volumes; nothing happens when it is gone.
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError>;

@@ -7,6 +7,7 @@
 
 mod containers;
 mod errors;
+mod exec;
 mod images;
 mod import;
 mod logs;
@@ -29,11 +30,12 @@ use tokio::sync::mpsc;
 
 use super::network::{LeaseNetworkSpec, NetworkId, OwnedNetwork};
 use super::{
-    ContainerEvent, ContainerExit, ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, LABEL_LEASE,
-    LABEL_NODE, LogEntry, OwnedContainer, PinnedImage, PullProgress, RuntimeError,
+    ContainerEvent, ContainerExit, ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, Exec, ExecId,
+    ExecSpec, LABEL_LEASE, LABEL_NODE, LogEntry, OwnedContainer, PinnedImage, PullProgress, RuntimeError,
 };
 use crate::wire::NodeId;
 use crate::wire::node::Engine;
+use crate::wire::reach::TerminalSize;
 
 const API_NEEDED: &str = "1.41";
 const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
@@ -207,6 +209,31 @@ impl ContainerRuntime for DockerRuntime {
             }
         })
         .boxed()
+    }
+
+    async fn exec(&self, id: &ContainerId, spec: &ExecSpec) -> Result<Exec, RuntimeError> {
+        self.exec_in(id, spec).await
+    }
+
+    async fn exec_code(&self, exec: &ExecId) -> Result<Option<i32>, RuntimeError> {
+        self.exit_code_of(exec).await
+    }
+
+    async fn exec_resize(&self, exec: &ExecId, size: TerminalSize) -> Result<(), RuntimeError> {
+        self.resize(exec, size).await
+    }
+
+    async fn exec_kill(&self, id: &ContainerId, mark: &str) -> Result<(), RuntimeError> {
+        self.kill_marked(id, mark).await
+    }
+
+    async fn put(
+        &self,
+        id: &ContainerId,
+        path: &str,
+        tar: BoxStream<'static, std::io::Result<Bytes>>,
+    ) -> Result<(), RuntimeError> {
+        self.unpack_into(id, path, tar).await
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError> {

@@ -7,6 +7,7 @@
 
 mod container;
 mod engine;
+mod exec;
 mod networks;
 
 use std::collections::{BTreeMap, HashMap};
@@ -117,6 +118,7 @@ pub struct FakeRuntime {
     world: Arc<Mutex<World>>,
     changed: watch::Sender<u64>,
     events: broadcast::Sender<LeaseId>,
+    commands: exec::Commands,
     clock: Clock,
 }
 
@@ -153,6 +155,7 @@ impl FakeRuntime {
             world: Arc::new(Mutex::new(world)),
             changed: watch::channel(0).0,
             events: broadcast::channel(64).0,
+            commands: exec::Commands::default(),
             clock,
         }
     }

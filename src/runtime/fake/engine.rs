@@ -13,13 +13,14 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::super::network::{LeaseNetworkSpec, NetworkId, OwnedNetwork};
 use super::super::{
-    ContainerEvent, ContainerExit, ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, LogEntry,
-    OwnedContainer, PinnedImage, PullProgress, RuntimeError,
+    ContainerEvent, ContainerExit, ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, Exec, ExecId,
+    ExecSpec, LogEntry, OwnedContainer, PinnedImage, PullProgress, RuntimeError,
 };
 use super::container::{self, FakeContainer};
 use super::{Call, FakeImage, FakeRuntime, World, not_running};
 use crate::wire::NodeId;
 use crate::wire::node::Engine;
+use crate::wire::reach::TerminalSize;
 
 #[async_trait]
 impl ContainerRuntime for FakeRuntime {
@@ -208,6 +209,36 @@ impl ContainerRuntime for FakeRuntime {
             Err(error) => vec![Err(error)],
         };
         stream::iter(pieces).boxed()
+    }
+
+    async fn exec(&self, id: &ContainerId, spec: &ExecSpec) -> Result<Exec, RuntimeError> {
+        self.run_command(id, spec)
+    }
+
+    async fn exec_code(&self, exec: &ExecId) -> Result<Option<i32>, RuntimeError> {
+        Ok(self.commands.code(exec))
+    }
+
+    async fn exec_resize(&self, _exec: &ExecId, _size: TerminalSize) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
+    async fn exec_kill(&self, _id: &ContainerId, mark: &str) -> Result<(), RuntimeError> {
+        self.commands.kill(mark);
+        Ok(())
+    }
+
+    async fn put(
+        &self,
+        id: &ContainerId,
+        path: &str,
+        mut tar: BoxStream<'static, std::io::Result<Bytes>>,
+    ) -> Result<(), RuntimeError> {
+        let mut whole = Vec::new();
+        while let Some(piece) = tar.next().await {
+            whole.extend_from_slice(&piece.map_err(|error| broken(&error))?);
+        }
+        self.unpack_tar(id, path, &whole)
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError> {
