@@ -242,6 +242,10 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Waits until it has ended.
     async fn wait(&self, id: &ContainerId) -> Result<ContainerExit, RuntimeError>;
 
+    /// Whether the engine that answers now saw this end itself, rather than having been started later and found the container
+    /// dead or ended it. For what it has not seen it cannot vouch: neither for the exit code nor for the end of the log.
+    async fn witnessed(&self, id: &ContainerId, exit: &ContainerExit) -> Result<bool, RuntimeError>;
+
     /// Looks at it.
     async fn inspect(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError>;
 

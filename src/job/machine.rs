@@ -274,9 +274,9 @@ impl Machine {
             Some(Cause::Evicted { reason }) => LeaseEnd::Evicted { reason: reason.clone() },
             Some(Cause::TimedOut) => LeaseEnd::TimedOut { limit_seconds },
             None if exit.out_of_memory => LeaseEnd::OutOfMemory { limit_bytes: self.terms.memory_bytes },
-            None if with_engine && code != 0 => LeaseEnd::Failed {
+            None if with_engine => LeaseEnd::Failed {
                 why: FailureKind::EngineUnavailable,
-                detail: format!("the container engine stopped while the job ran and ended it (exit code {code})"),
+                detail: format!("the container engine stopped while the job ran (exit code {code})"),
             },
             None => LeaseEnd::Exited { code },
         };

@@ -12,6 +12,7 @@ mod images;
 mod import;
 mod logs;
 mod networks;
+mod witness;
 
 use std::future::Future;
 use std::net::Ipv4Addr;
@@ -19,9 +20,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bollard::Docker;
-use bollard::query_parameters::{
-    DownloadFromContainerOptionsBuilder, EventsOptionsBuilder, RemoveContainerOptionsBuilder,
-};
+use bollard::query_parameters::{DownloadFromContainerOptionsBuilder, EventsOptionsBuilder};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
@@ -37,6 +36,7 @@ use crate::wire::NodeId;
 use crate::wire::node::Engine;
 use crate::wire::reach::TerminalSize;
 
+const PODMAN: &str = "podman";
 const API_NEEDED: &str = "1.41";
 const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
@@ -50,6 +50,7 @@ pub struct DockerRuntime {
     docker: Docker,
     address: String,
     architecture: String,
+    podman: bool,
 }
 
 impl DockerRuntime {
@@ -64,8 +65,10 @@ impl DockerRuntime {
             .unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
         let docker =
             Docker::connect_with_host(&address).map_err(|error| errors::classify(&address, "connect", error))?;
-        let mut runtime = Self { docker, address, architecture: String::new() };
-        runtime.architecture = runtime.version().await?.1;
+        let mut runtime = Self { docker, address, architecture: String::new(), podman: false };
+        let (engine, architecture) = runtime.version().await?;
+        runtime.podman = engine.name == PODMAN;
+        runtime.architecture = architecture;
         Ok(runtime)
     }
 
@@ -91,7 +94,7 @@ impl DockerRuntime {
         }
         let components = found.components.unwrap_or_default();
         let podman = components.iter().any(|component| component.name.contains("Podman"));
-        let name = if podman { "podman" } else { "docker" }.to_owned();
+        let name = if podman { PODMAN } else { "docker" }.to_owned();
         let engine = Engine { name, version: found.version.unwrap_or_default(), api_version };
         Ok((engine, found.arch.unwrap_or_default()))
     }
@@ -142,6 +145,10 @@ impl ContainerRuntime for DockerRuntime {
 
     async fn wait(&self, id: &ContainerId) -> Result<ContainerExit, RuntimeError> {
         self.wait_for_end(id).await
+    }
+
+    async fn witnessed(&self, id: &ContainerId, exit: &ContainerExit) -> Result<bool, RuntimeError> {
+        self.saw_end(id, exit).await
     }
 
     async fn inspect(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError> {
@@ -237,14 +244,7 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError> {
-        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
-        let remove = self.docker.remove_container(&id.0, Some(options));
-        match self.call("remove a container", START_DEADLINE, remove).await {
-            Err(RuntimeError::NoSuchContainer) => Ok(()),
-            // Somebody else removes it at this moment.
-            Err(RuntimeError::Engine { detail, .. }) if detail.contains("already in progress") => Ok(()),
-            other => other,
-        }
+        self.remove_container(id).await
     }
 
     async fn ensure_network(&self, spec: &LeaseNetworkSpec) -> Result<OwnedNetwork, RuntimeError> {

@@ -86,7 +86,7 @@ pub enum Input {
     Exited {
         /// How.
         exit: ContainerExit,
-        /// Whether the engine had gone away at that time and probably took it along.
+        /// Whether the engine was away at that time: it may have taken the container along, and the end of its log.
         with_engine: bool,
     },
     /// It cannot go on.

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::SignedDuration;
 use tokio::sync::mpsc;
 
 use super::RunnerDeps;
@@ -20,8 +19,6 @@ use crate::wire::{LeaseId, NodeId};
 const AWAY_MAX: Duration = Duration::from_secs(60);
 /// So often a call is made that the engine refuses for a reason it may get over.
 const REFUSALS_MAX: u32 = 3;
-/// How much earlier than the engine was missed it may have ended the container.
-const GONE_SLACK: SignedDuration = SignedDuration::from_secs(2);
 
 /// What goes wrong and heals itself, for the snapshot; `None` when it has healed.
 pub(super) type Trouble = mpsc::Sender<Option<String>>;
@@ -104,33 +101,29 @@ async fn look(
 /// Waits for its end, however long the engine is away meanwhile.
 pub(super) async fn watch(deps: RunnerDeps, id: ContainerId, trouble: Trouble) -> Input {
     let mut backoff = Backoff::engine();
-    let mut missed_at = None;
     loop {
-        match deps.runtime.wait(&id).await {
-            Ok(exit) => {
-                say(&trouble, None);
-                let with_engine =
-                    missed_at.is_some_and(|at| exit.ended_at.saturating_add(GONE_SLACK).is_ok_and(|e| e >= at));
-                return Input::Exited { exit, with_engine };
-            }
-            Err(
-                error @ (RuntimeError::NoSuchContainer
-                | RuntimeError::CommandNotFound { .. }
-                | RuntimeError::CommandNotExecutable { .. }),
-            ) => return failed(&error),
-            Err(error) => {
-                if matches!(error, RuntimeError::NotRunning { .. }) {
-                    missed_at.get_or_insert(deps.clock.now());
-                }
-                wait(&mut backoff, &error, &trouble).await;
-                // It is back, and the container has outlived it.
-                if let Ok(ContainerStatus::Running { .. } | ContainerStatus::Paused { .. }) =
-                    deps.runtime.inspect(&id).await
-                {
-                    missed_at = None;
+        let error = match deps.runtime.wait(&id).await {
+            Ok(exit) => match deps.runtime.witnessed(&id, &exit).await {
+                Ok(seen) => {
                     say(&trouble, None);
+                    return Input::Exited { exit, with_engine: !seen };
                 }
-            }
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        if matches!(
+            error,
+            RuntimeError::NoSuchContainer
+                | RuntimeError::CommandNotFound { .. }
+                | RuntimeError::CommandNotExecutable { .. }
+        ) {
+            return failed(&error);
+        }
+        wait(&mut backoff, &error, &trouble).await;
+        // It is back, and the container has outlived it.
+        if let Ok(ContainerStatus::Running { .. } | ContainerStatus::Paused { .. }) = deps.runtime.inspect(&id).await {
+            say(&trouble, None);
         }
     }
 }

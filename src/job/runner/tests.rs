@@ -254,6 +254,29 @@ async fn an_engine_that_goes_and_comes_back_does_not_end_the_job() {
 }
 
 #[tokio::test]
+async fn a_container_that_ended_while_the_engine_was_away_is_given_back_whoever_was_there_to_see_it() {
+    for agent_killed in [false, true] {
+        let bench = Bench::new([Step::line("before"), Step::Hold, Step::Exit(0)]).await;
+        let lease = lease();
+        let mut handle = bench.spawn(&lease);
+        bench.received(&lease, |received| !received.log.is_empty()).await;
+        bench.engine.set_up(false);
+        if agent_killed {
+            handle.done.abort();
+        }
+        bench.engine.release(lease.lease_id);
+        bench.engine.until(lease.lease_id, |status| matches!(status, Some(ContainerStatus::Exited(_)))).await;
+        bench.engine.set_up(true);
+        if agent_killed {
+            handle = bench.spawn(&lease);
+        }
+        let received = bench.ended(&lease, handle).await;
+        let end = ended(&received);
+        assert!(matches!(end, LeaseEnd::Failed { why: FailureKind::EngineUnavailable, .. }), "{end:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_coordinator_that_is_away_holds_nothing_up_and_gets_everything_later() {
     let bench = Bench::new([Step::line("x"), Step::Exit(0)]).await;
     let lease = lease();

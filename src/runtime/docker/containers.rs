@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, ContainerState, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, StopContainerOptionsBuilder,
-    WaitContainerOptionsBuilder,
+    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
+    StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
 };
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
@@ -29,7 +29,7 @@ impl DockerRuntime {
     pub(super) async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
         let name = container_name(spec);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        let create = self.docker.create_container(Some(options), body(spec));
+        let create = self.docker.create_container(Some(options.clone()), body(spec));
         match self.call("create a container", START_DEADLINE, create).await {
             Ok(made) => Ok(ContainerId(made.id)),
             // The name is taken: this lease has its container already.
@@ -37,9 +37,28 @@ impl DockerRuntime {
                 let made = self.container_of(spec).await?;
                 // A call of an agent that was killed may be making it at this moment: the name is taken before the container
                 // is listed. Asking again finds it.
-                made.ok_or(RuntimeError::Engine { what: "create a container", detail })
+                let made = made.ok_or(RuntimeError::Engine { what: "create a container", detail })?;
+                if self.look_at(&made).await? != ContainerStatus::Created {
+                    return Ok(made);
+                }
+                // A call of an agent that was killed may still be on its way to start this one; were it late, it would start an
+                // ended one a second time. It cannot find one that is new.
+                self.remove_container(&made).await?;
+                let create = self.docker.create_container(Some(options), body(spec));
+                Ok(ContainerId(self.call("create a container", START_DEADLINE, create).await?.id))
             }
             Err(error) => Err(error),
+        }
+    }
+
+    pub(super) async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
+        let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
+        let remove = self.docker.remove_container(&id.0, Some(options));
+        match self.call("remove a container", START_DEADLINE, remove).await {
+            Err(RuntimeError::NoSuchContainer) => Ok(()),
+            // Somebody else removes it at this moment.
+            Err(RuntimeError::Engine { detail, .. }) if detail.contains("already in progress") => Ok(()),
+            other => other,
         }
     }
 

@@ -17,6 +17,8 @@ pub(super) struct FakeContainer {
     pub(super) started_at: Option<Timestamp>,
     pub(super) paused: bool,
     pub(super) exit: Option<ContainerExit>,
+    /// Whether the engine was stopped when it ended.
+    pub(super) ended_unseen: bool,
     pub(super) log: Vec<LogEntry>,
     pub(super) files: BTreeMap<String, Vec<u8>>,
     pub(super) holds_released: u32,
@@ -32,6 +34,7 @@ impl FakeContainer {
             started_at: None,
             paused: false,
             exit: None,
+            ended_unseen: false,
             log: Vec::new(),
             files: BTreeMap::new(),
             holds_released: 0,
@@ -200,7 +203,9 @@ pub(super) fn end(runtime: &FakeRuntime, id: &str, code: i32, out_of_memory: boo
     let now = runtime.clock.now();
     let lease_id = {
         let mut world = runtime.world();
+        let up = world.up;
         let Some(container) = world.containers.get_mut(id) else { return };
+        container.ended_unseen = container.exit.is_none() && !up;
         container.end(code, out_of_memory, now);
         container.spec.lease_id
     };

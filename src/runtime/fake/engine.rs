@@ -121,6 +121,10 @@ impl ContainerRuntime for FakeRuntime {
         }
     }
 
+    async fn witnessed(&self, id: &ContainerId, _exit: &ContainerExit) -> Result<bool, RuntimeError> {
+        Ok(!self.enter(Call::Inspect)?.find(id)?.ended_unseen)
+    }
+
     async fn inspect(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError> {
         Ok(self.enter(Call::Inspect)?.find(id)?.status())
     }

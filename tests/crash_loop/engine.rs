@@ -1,0 +1,126 @@
+//! A Docker engine of our own that is killed and started again on what it left.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::Duration;
+
+use crate::arena;
+use crate::world::until;
+
+/// What every container can run.
+const APPLETS: &[&str] = &["sh", "echo", "mkdir", "seq", "sleep"];
+
+pub(crate) struct Engine {
+    folder: PathBuf,
+    child: Option<Child>,
+}
+
+impl Engine {
+    pub(crate) fn new(folder: &Path) -> Self {
+        Self { folder: folder.join("engine"), child: None }
+    }
+
+    pub(crate) fn address(&self) -> String {
+        format!("unix://{}", self.path("docker.sock").display())
+    }
+
+    /// Starts it and waits until it answers.
+    pub(crate) async fn start(&mut self) {
+        assert!(self.child.is_none(), "it runs");
+        std::fs::create_dir_all(&self.folder).unwrap();
+        // Its process numbers may belong to somebody else by now, which would stop it.
+        for stale in ["pid", "exec/containerd/containerd.pid"] {
+            let _ = std::fs::remove_file(self.path(stale));
+        }
+        let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
+        let child = Command::new("dockerd")
+            .args([
+                "--bridge=none",
+                "--iptables=false",
+                "--exec-opt",
+                "native.cgroupdriver=cgroupfs",
+                "-H",
+                &self.address(),
+            ])
+            .args(["--cgroup-parent", &arena::control_group()])
+            .arg("--data-root")
+            .arg(self.path("data"))
+            .arg("--exec-root")
+            .arg(self.path("exec"))
+            .arg("--pidfile")
+            .arg(self.path("pid"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .expect("this test needs dockerd: apt-get install docker.io");
+        self.child = Some(child);
+        until("the engine", async || self.docker(&["version"]).status.success().then_some(())).await;
+    }
+
+    /// `kill -9`. Its containers live on until it comes back.
+    pub(crate) fn kill(&mut self) {
+        let mut child = self.child.take().expect("it was started");
+        assert!(child.try_wait().unwrap().is_none(), "the engine ended by itself:\n{}", self.said());
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// The docker command line, asked about this engine.
+    pub(crate) fn docker(&self, args: &[&str]) -> Output {
+        Command::new("timeout").args(["30", "docker", "-H", &self.address()]).args(args).output().unwrap()
+    }
+
+    /// The same, and it must not fail; the lines it prints.
+    pub(crate) fn lines(&self, args: &[&str]) -> Vec<String> {
+        let output = self.docker(args);
+        assert!(output.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8_lossy(&output.stdout).lines().map(str::to_owned).collect()
+    }
+
+    /// An image of this machine's static busybox.
+    pub(crate) fn import(&self, name: &str) {
+        let tar = self.path("image.tar");
+        std::fs::write(&tar, root_tar()).unwrap();
+        self.lines(&["import", "-c", "ENV PATH=/bin", "-c", "LABEL io.fizz.shared=true", tar.to_str().unwrap(), name]);
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+
+    fn said(&self) -> String {
+        let text = std::fs::read(self.path("log")).unwrap_or_default();
+        String::from_utf8_lossy(text.get(text.len().saturating_sub(8000)..).unwrap_or_default()).into_owned()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // The namespace ends soon after; whatever it left ends there.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn root_tar() -> Vec<u8> {
+    let busybox = std::fs::read("/bin/busybox").expect("the tests need busybox-static: apt-get install busybox-static");
+    let mut tar = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_mode(0o755);
+    header.set_size(busybox.len() as u64);
+    tar.append_data(&mut header, "bin/busybox", busybox.as_slice()).unwrap();
+    for applet in APPLETS {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_mode(0o777);
+        header.set_size(0);
+        tar.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+/// Time between two looks at something that cannot wake the test.
+pub(crate) const LOOK: Duration = Duration::from_millis(25);
