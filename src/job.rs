@@ -6,6 +6,7 @@
 //! - `Ended` is the last event of a lease, sent after its log and output were accepted.
 
 mod backoff;
+mod disk;
 pub mod fake;
 mod logs;
 pub mod machine;

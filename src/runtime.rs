@@ -9,6 +9,7 @@
 pub mod docker;
 pub mod fake;
 pub mod network;
+pub mod sandbox;
 
 use std::net::Ipv4Addr;
 use std::pin::Pin;
@@ -52,6 +53,26 @@ pub struct PinnedImage {
     pub image_id: String,
     /// `repository@sha256:…` when it came from a registry, else the image id.
     pub digest: String,
+    /// What the image says of its containers.
+    #[serde(default)]
+    pub settings: ImageSettings,
+}
+
+/// What an image says of its containers, as far as the sandbox must know it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ImageSettings {
+    /// Whom its program runs as: a name or number, with a group behind a colon; root when empty.
+    #[serde(default)]
+    pub user: String,
+    /// Where its program begins.
+    #[serde(default)]
+    pub workdir: String,
+    /// Folders that it wants outside of the container's own layer.
+    #[serde(default)]
+    pub volumes: Vec<String>,
+    /// Its size in bytes.
+    #[serde(default)]
+    pub bytes: u64,
 }
 
 /// How far a pull is.
@@ -94,6 +115,16 @@ pub struct ContainerSpec {
     pub log_bytes_max: u64,
     /// Which network it is on.
     pub network: ContainerNetwork,
+    /// What the image says.
+    pub settings: ImageSettings,
+    /// Whether it may be root of its container.
+    pub root: bool,
+    /// Disk it may fill; with 0 nothing but memory can be written.
+    pub disk_bytes: u64,
+    /// Size of `/dev/shm`; 64 MiB when absent.
+    pub shm_bytes: Option<u64>,
+    /// Folder that is made for it, beside its work folder.
+    pub output_path: Option<String>,
 }
 
 impl ContainerSpec {
@@ -115,6 +146,11 @@ impl ContainerSpec {
             pids_max: 64,
             log_bytes_max: 1 << 20,
             network: ContainerNetwork::None,
+            settings: ImageSettings::default(),
+            root: false,
+            disk_bytes: 64 << 20,
+            shm_bytes: None,
+            output_path: None,
         }
     }
 }
@@ -209,6 +245,26 @@ pub struct Exec {
     pub output: BoxStream<'static, Result<(LogStream, Bytes), RuntimeError>>,
 }
 
+/// What a container has on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DiskUse {
+    /// Bytes of the files it has written or changed.
+    pub bytes: u64,
+    /// Its state at that moment.
+    pub status: ContainerStatus,
+}
+
+/// What is free where the engine keeps its containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FreeSpace {
+    /// Bytes.
+    pub bytes_free: u64,
+    /// Files that can still be made.
+    pub files_free: u64,
+    /// Files that there can be; 0 where the file system has no such number.
+    pub files_total: u64,
+}
+
 /// Something happened to one of our containers; look at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerEvent {
@@ -290,6 +346,15 @@ pub trait ContainerRuntime: Send + Sync + 'static {
         path: &str,
         tar: BoxStream<'static, std::io::Result<Bytes>>,
     ) -> Result<(), RuntimeError>;
+
+    /// How much it has on disk. Dear: the engine walks all its files.
+    async fn disk_used(&self, id: &ContainerId) -> Result<DiskUse, RuntimeError>;
+
+    /// How many files and folders it has made or changed, counted up to `files_max`.
+    async fn files_made(&self, id: &ContainerId, files_max: u64) -> Result<u64, RuntimeError>;
+
+    /// What is free where containers are kept; `None` where that cannot be seen. Cheap.
+    async fn free_space(&self) -> Option<FreeSpace>;
 
     /// Removes it with its anonymous volumes; nothing happens when it is gone.
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError>;
@@ -388,6 +453,18 @@ pub enum RuntimeError {
     IsolationNotShown {
         /// What was missing or reached.
         why: String,
+    },
+    /// The owner does not allow it.
+    #[error("this node's owner does not allow it: {detail}")]
+    OwnerRefuses {
+        /// What, and what would be allowed.
+        detail: String,
+    },
+    /// The engine cannot hold strangers' containers.
+    #[error("this container engine cannot be used for other people's containers: {detail}")]
+    Unsafe {
+        /// What is missing, and how to get it.
+        detail: String,
     },
     /// No space left.
     #[error("no disk space is left for the container engine: {detail}; free some: `docker system df`")]

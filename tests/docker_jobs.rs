@@ -55,7 +55,7 @@ impl Bench {
         let spec = serde_json::json!({
             "services": [{
                 "name": "main", "image": self.image.name, "command": ["/bin/sh", "-c", line],
-                "resources": {"cpu_millis": 1000, "memory_bytes": 64 << 20, "disk_bytes": 0},
+                "resources": {"cpu_millis": 1000, "memory_bytes": 64 << 20, "disk_bytes": 64 << 20},
             }],
             "limits": {"price_max": 1, "duration_seconds_max": 600, "stop_grace_seconds": 1},
         });

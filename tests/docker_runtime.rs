@@ -165,7 +165,8 @@ async fn freezing_holds_a_container_and_a_frozen_one_can_be_stopped(
 }
 
 async fn folders_come_as_tar(runtime: &dyn ContainerRuntime, node_id: NodeId, image: &PinnedImage) {
-    let id = run(runtime, &shell(node_id, image, FILES)).await;
+    let spec = ContainerSpec { output_path: Some("/out".to_owned()), ..shell(node_id, image, FILES) };
+    let id = run(runtime, &spec).await;
     exit(runtime, &id).await;
     let pieces: Vec<_> = in_time(runtime.archive(&id, "/out").map(Result::unwrap).collect()).await;
     let tar: Vec<u8> = pieces.concat();

@@ -222,7 +222,12 @@ impl Driver {
         self.farewell = Some(tokio::spawn(beats));
         self.tasks.spawn(sync::assignments(client.clone(), self.newest.subscribe(), inbox.clone()));
         self.tasks.spawn(sync::uploads(client, self.uploads.subscribe(), inbox.clone()));
-        self.tasks.spawn(engine::watch_engine(self.options.engine.clone(), node_id, inbox.clone()));
+        self.tasks.spawn(engine::watch_engine(
+            self.options.engine.clone(),
+            self.options.ceiling.clone(),
+            node_id,
+            inbox.clone(),
+        ));
         if let Some(journal) = self.journal.clone() {
             self.tasks.spawn(measure::measure(self.options.benchmark.clone(), journal, self.clock.clone(), inbox));
         }

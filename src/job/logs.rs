@@ -307,22 +307,7 @@ mod tests {
         let engine = FakeRuntime::new(clock.clone());
         engine.add_image("job", FakeImage::running([Step::line("hello")]));
         let lease_id = LeaseId::generate(clock.now());
-        let spec = ContainerSpec {
-            node_id: NodeId::generate(clock.now()),
-            lease_id,
-            generation: 1,
-            service: None,
-            image_id: "job".to_owned(),
-            entrypoint: None,
-            command: Vec::new(),
-            env: Vec::new(),
-            workdir: None,
-            cpu_millis: 1000,
-            memory_bytes: 1 << 24,
-            pids_max: 16,
-            log_bytes_max: 1 << 20,
-            network: crate::runtime::network::ContainerNetwork::None,
-        };
+        let spec = ContainerSpec::new(NodeId::generate(clock.now()), lease_id, "job".to_owned());
         let container = engine.create(&spec).await.unwrap();
         engine.start(&container).await.unwrap();
         for _ in 0..failures {

@@ -17,7 +17,7 @@ use jiff::Timestamp;
 
 use crate::clock::Steady;
 use crate::runtime::{ContainerExit, ContainerStatus, PinnedImage};
-use crate::wire::lease::{FailureKind, LeaseChange, LeaseEnd};
+use crate::wire::lease::{FailureKind, LeaseChange, LeaseEnd, LimitKind};
 
 pub use saved::{Cause, LogPosition, Saved, Stage, StreamPosition};
 pub use words::{Action, Input, Now, Step, Terms};
@@ -86,6 +86,7 @@ impl Machine {
             Input::Begin => self.begin(),
             Input::Stop => self.end_because(Cause::Stopped),
             Input::Evict { reason } => self.end_because(Cause::Evicted { reason }),
+            Input::OverLimit { limit, value } => self.over_limit(limit, value),
             Input::Drop { forget } => self.drop_lease(forget),
             Input::Freeze { reason } => self.freeze(reason),
             Input::Thaw => self.thaw(),
@@ -141,11 +142,34 @@ impl Machine {
         match stage {
             _ if !self.begun => Step::recorded(Vec::new(), Vec::new()),
             Stage::Assigned | Stage::Pulling => self.never_ran(None),
-            Stage::Running | Stage::Frozen => Step::recorded(Vec::new(), vec![Action::Terminate]),
+            Stage::Running | Stage::Frozen => Step::recorded(Vec::new(), vec![self.ending()]),
             // Whether it was made or started comes as an answer; then it is ended.
             Stage::Starting | Stage::Collecting | Stage::Closing | Stage::Reporting | Stage::Over => {
                 Step::recorded(Vec::new(), Vec::new())
             }
+        }
+    }
+
+    /// What uses too much is not asked first. One that is being ended for another reason loses the rest of its grace.
+    fn over_limit(&mut self, limit: LimitKind, value: u64) -> Step {
+        match self.saved.stage {
+            Stage::Running | Stage::Frozen if self.saved.cause.is_some() => Step::act(Action::Kill),
+            Stage::Running | Stage::Frozen => self.end_because(Cause::OverLimit { limit, value }),
+            Stage::Assigned
+            | Stage::Pulling
+            | Stage::Starting
+            | Stage::Collecting
+            | Stage::Closing
+            | Stage::Reporting
+            | Stage::Over => Step::default(),
+        }
+    }
+
+    /// How a container that runs is brought to its end.
+    fn ending(&self) -> Action {
+        match &self.saved.cause {
+            Some(Cause::OverLimit { .. }) => Action::Kill,
+            Some(Cause::Stopped | Cause::Evicted { .. } | Cause::TimedOut) | None => Action::Terminate,
         }
     }
 
@@ -214,7 +238,7 @@ impl Machine {
     fn follow(&self) -> Vec<Action> {
         let mut actions = vec![Action::Watch, Action::ReadLog];
         if self.saved.cause.is_some() {
-            actions.push(Action::Terminate);
+            actions.push(self.ending());
         } else if let Some(reason) = &self.wants_freeze
             && self.saved.stage == Stage::Running
         {
@@ -273,6 +297,7 @@ impl Machine {
             Some(Cause::Stopped) => LeaseEnd::Stopped { code },
             Some(Cause::Evicted { reason }) => LeaseEnd::Evicted { reason: reason.clone() },
             Some(Cause::TimedOut) => LeaseEnd::TimedOut { limit_seconds },
+            Some(Cause::OverLimit { limit, value }) => LeaseEnd::OverLimit { limit: *limit, value: *value },
             None if exit.out_of_memory => LeaseEnd::OutOfMemory { limit_bytes: self.terms.memory_bytes },
             None if with_engine => LeaseEnd::Failed {
                 why: FailureKind::EngineUnavailable,
@@ -338,6 +363,7 @@ impl Machine {
             Cause::Stopped => LeaseEnd::Stopped { code: CODE_TERMINATED },
             Cause::Evicted { reason } => LeaseEnd::Evicted { reason: reason.clone() },
             Cause::TimedOut => LeaseEnd::TimedOut { limit_seconds: self.terms.duration_seconds_max },
+            Cause::OverLimit { limit, value } => LeaseEnd::OverLimit { limit: *limit, value: *value },
         })
     }
 

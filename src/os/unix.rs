@@ -17,6 +17,20 @@ pub(crate) fn disk_bytes_free(path: &Path) -> io::Result<u64> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
+/// Free bytes, free files and all files that can be on the file system that holds `path`; files are 0 where it has no such limit.
+pub(crate) fn disk_free(path: &Path) -> io::Result<(u64, u64, u64)> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok((stat.f_bavail.saturating_mul(stat.f_frsize), stat.f_favail, stat.f_files))
+}
+
+/// Whether this kernel gives groups of processes a share of the disk's time (cgroup v2).
+pub(crate) fn disk_weight_exists() -> bool {
+    let groups = std::fs::read_dir("/sys/fs/cgroup").into_iter().flatten().flatten();
+    groups
+        .map(|group| group.path())
+        .any(|group| group.join("io.weight").exists() || group.join("io.bfq.weight").exists())
+}
+
 /// Makes the child the head of a process group of its own, so that all of it can be ended at once.
 pub(crate) fn own_process_group(command: &mut Command) {
     command.process_group(0);

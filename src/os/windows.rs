@@ -36,6 +36,16 @@ pub(crate) fn disk_bytes_free(path: &Path) -> io::Result<u64> {
         .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no volume holds this folder"))
 }
 
+/// Free bytes; Windows has no limit on files.
+pub(crate) fn disk_free(path: &Path) -> io::Result<(u64, u64, u64)> {
+    disk_bytes_free(path).map(|bytes| (bytes, 0, 0))
+}
+
+/// See the file for Linux.
+pub(crate) fn disk_weight_exists() -> bool {
+    false
+}
+
 /// Windows has no process groups of this kind; the child itself is killed when it is dropped.
 pub(crate) fn own_process_group(_command: &mut Command) {}
 

@@ -3,19 +3,25 @@
 //! Invariants
 //! - Every call has a deadline; streams have one per piece, except for those that may be silent (logs, events, waiting).
 //! - Containers are found by label. Their name only makes sure that a lease never gets two.
-//! - What a container may not have is decided in `containers`, from a [`ContainerSpec`] that cannot ask for it.
+//! - What a container gets is decided by [`super::sandbox`]; `body` says the same in the engine's words.
 
+mod body;
 mod containers;
+mod create;
+mod disk;
 mod errors;
 mod exec;
+mod facts;
 mod images;
 mod import;
 mod logs;
 mod networks;
 mod witness;
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::net::Ipv4Addr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,10 +34,13 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::network::{LeaseNetworkSpec, NetworkId, OwnedNetwork};
+use super::sandbox::{EngineFacts, JobUser};
 use super::{
-    ContainerEvent, ContainerExit, ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, Exec, ExecId,
-    ExecSpec, LABEL_LEASE, LABEL_NODE, LogEntry, OwnedContainer, PinnedImage, PullProgress, RuntimeError,
+    ContainerEvent, ContainerExit, ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, DiskUse, Exec,
+    ExecId, ExecSpec, FreeSpace, LABEL_LEASE, LABEL_NODE, LogEntry, OwnedContainer, PinnedImage, PullProgress,
+    RuntimeError,
 };
+use crate::config::Ceiling;
 use crate::wire::NodeId;
 use crate::wire::node::Engine;
 use crate::wire::reach::TerminalSize;
@@ -50,26 +59,84 @@ pub struct DockerRuntime {
     docker: Docker,
     address: String,
     architecture: String,
-    podman: bool,
+    ceiling: Arc<Ceiling>,
+    shared: Arc<Shared>,
+}
+
+/// Where the engine is, and what its containers may have at most.
+#[derive(Debug, Clone, Default)]
+pub struct DockerOptions {
+    /// `unix:///…` or `tcp://…`; else what `DOCKER_HOST` says, else Docker's usual socket.
+    pub address: Option<String>,
+    /// The owner's ceiling.
+    pub ceiling: Ceiling,
+}
+
+/// What clones have learnt of the engine together.
+#[derive(Debug, Default)]
+struct Shared {
+    facts: Mutex<Arc<EngineFacts>>,
+    /// Who an image's named user is, by image id.
+    users: Mutex<HashMap<String, JobUser>>,
+}
+
+impl Shared {
+    fn users(&self) -> MutexGuard<'_, HashMap<String, JobUser>> {
+        self.users.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set_facts(&self, facts: EngineFacts) {
+        *self.facts.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(facts);
+    }
+
+    fn facts(&self) -> Arc<EngineFacts> {
+        Arc::clone(&self.facts.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn refuse_quota(&self) {
+        let facts = self.facts();
+        self.set_facts(EngineFacts { disk_quota: false, ..(*facts).clone() });
+    }
 }
 
 impl DockerRuntime {
-    /// Connects to the engine at `address` (`unix:///…`, `tcp://…`), else at `DOCKER_HOST`, else at Docker's usual socket.
+    /// As [`DockerRuntime::open`], with the default ceiling.
     ///
     /// # Errors
-    /// [`RuntimeError::NotRunning`], [`RuntimeError::PermissionDenied`], [`RuntimeError::ApiTooOld`], or that it does not answer.
+    /// See [`DockerRuntime::open`].
     pub async fn connect(address: Option<&str>) -> Result<Self, RuntimeError> {
-        let address = address
-            .map(str::to_owned)
+        Self::open(DockerOptions { address: address.map(str::to_owned), ..DockerOptions::default() }).await
+    }
+
+    /// Connects to an engine and learns what it can do.
+    ///
+    /// # Errors
+    /// [`RuntimeError::NotRunning`], [`RuntimeError::PermissionDenied`], [`RuntimeError::ApiTooOld`], [`RuntimeError::Unsafe`], or
+    /// that it does not answer.
+    pub async fn open(options: DockerOptions) -> Result<Self, RuntimeError> {
+        let address = options
+            .address
             .or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()))
             .unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
         let docker =
             Docker::connect_with_host(&address).map_err(|error| errors::classify(&address, "connect", error))?;
-        let mut runtime = Self { docker, address, architecture: String::new(), podman: false };
+        let ceiling = Arc::new(options.ceiling);
+        let shared = Arc::new(Shared::default());
+        let mut runtime = Self { docker, address, architecture: String::new(), ceiling, shared };
         let (engine, architecture) = runtime.version().await?;
-        runtime.podman = engine.name == PODMAN;
         runtime.architecture = architecture;
+        let facts = runtime.ask_facts(engine.name == PODMAN).await?;
+        if let Some(detail) = facts.unusable() {
+            return Err(RuntimeError::Unsafe { detail: detail.to_owned() });
+        }
+        runtime.shared.set_facts(facts);
         Ok(runtime)
+    }
+
+    /// What is known of the engine.
+    #[must_use]
+    pub fn facts(&self) -> Arc<EngineFacts> {
+        self.shared.facts()
     }
 
     /// Where the engine listens.
@@ -241,6 +308,18 @@ impl ContainerRuntime for DockerRuntime {
         tar: BoxStream<'static, std::io::Result<Bytes>>,
     ) -> Result<(), RuntimeError> {
         self.unpack_into(id, path, tar).await
+    }
+
+    async fn disk_used(&self, id: &ContainerId) -> Result<DiskUse, RuntimeError> {
+        self.disk_use(id).await
+    }
+
+    async fn files_made(&self, id: &ContainerId, files_max: u64) -> Result<u64, RuntimeError> {
+        self.count_files(id, files_max).await
+    }
+
+    async fn free_space(&self) -> Option<FreeSpace> {
+        self.space_left().await
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError> {

@@ -100,6 +100,8 @@ pub enum Call {
     Logs,
     /// [`super::ContainerRuntime::archive`].
     Archive,
+    /// [`super::ContainerRuntime::disk_used`] and [`super::ContainerRuntime::files_made`].
+    DiskUsed,
     /// [`super::ContainerRuntime::remove`].
     Remove,
     /// [`super::ContainerRuntime::ensure_network`].

@@ -134,22 +134,8 @@ async fn a_container_that_no_lease_owns_is_removed_when_the_engine_tells_of_it()
     let job = world.submit("hello").await;
     within(world.renter().wait_final(job.job_id)).await.unwrap();
     let image = world.engine.ensure_image("hold", tokio::sync::mpsc::channel(1).0).await.unwrap();
-    let orphan = ContainerSpec {
-        node_id,
-        lease_id: LeaseId::generate(Clock::system().now()),
-        generation: 1,
-        service: None,
-        image_id: image.image_id,
-        entrypoint: None,
-        command: Vec::new(),
-        env: Vec::new(),
-        workdir: None,
-        cpu_millis: 100,
-        memory_bytes: 16 << 20,
-        pids_max: 16,
-        log_bytes_max: 1 << 20,
-        network: fizz::runtime::network::ContainerNetwork::None,
-    };
+    let lease_id = LeaseId::generate(Clock::system().now());
+    let orphan = ContainerSpec::new(node_id, lease_id, image.image_id);
     let container = world.engine.create(&orphan).await.unwrap();
     world.engine.start(&container).await.unwrap();
     within(world.engine.until(orphan.lease_id, |status| status.is_none())).await;
@@ -168,22 +154,7 @@ async fn a_container_that_no_lease_owns_is_removed_and_a_strangers_is_not() {
     let now = Clock::system().now();
     let (progress, _) = tokio::sync::mpsc::channel(1);
     let image = world.engine.ensure_image("hold", progress).await.unwrap();
-    let spec = |node_id| ContainerSpec {
-        node_id,
-        lease_id: LeaseId::generate(now),
-        generation: 1,
-        service: None,
-        image_id: image.image_id.clone(),
-        entrypoint: None,
-        command: Vec::new(),
-        env: Vec::new(),
-        workdir: None,
-        cpu_millis: 100,
-        memory_bytes: 16 << 20,
-        pids_max: 16,
-        log_bytes_max: 1 << 20,
-        network: fizz::runtime::network::ContainerNetwork::None,
-    };
+    let spec = |node_id| ContainerSpec::new(node_id, LeaseId::generate(now), image.image_id.clone());
     let (orphan, stranger) = (spec(node_id), spec(NodeId::generate(now)));
     world.engine.create(&orphan).await.unwrap();
     world.engine.create(&stranger).await.unwrap();

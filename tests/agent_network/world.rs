@@ -138,8 +138,8 @@ pub(crate) fn options(
         join_token,
         // Named, so that a nearly full disk does not lend nothing.
         offer: OfferConfig { disk: Some(ByteSize(1 << 30)), ..OfferConfig::default() },
-        ceiling: fizz::config::Ceiling::default(),
         engine: EngineSource::Given(Arc::new(engine.clone())),
+        ceiling: fizz::config::Ceiling::default(),
         benchmark: BenchmarkSource::Fixed(Box::new(report())),
         drain_deadline: Duration::from_secs(10),
         reconcile_every: Duration::from_secs(1),

@@ -140,8 +140,8 @@ impl Live {
             join_token: Some(fizz::wire::Secret::new(token)),
             // Named, for a machine with little free disk lends none by itself.
             offer: OfferConfig { disk: Some(ByteSize(2 << 30)), ..OfferConfig::default() },
-            ceiling: fizz::config::Ceiling::default(),
             engine: EngineSource::Given(Arc::new(self.engine.clone())),
+            ceiling: fizz::config::Ceiling::default(),
             benchmark: BenchmarkSource::Skip,
             drain_deadline: Duration::from_secs(5),
             reconcile_every: Duration::from_secs(1),

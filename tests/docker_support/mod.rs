@@ -159,20 +159,10 @@ pub(crate) fn shell(node: NodeId, image: &PinnedImage, line: &str) -> ContainerS
 /// A container that runs a command.
 pub(crate) fn spec(node: NodeId, image: &PinnedImage, command: &[&str]) -> ContainerSpec {
     ContainerSpec {
-        node_id: node,
-        lease_id: LeaseId::generate(Clock::system().now()),
         generation: 7,
-        service: None,
-        image_id: image.image_id.clone(),
-        entrypoint: None,
         command: command.iter().map(|&word| word.to_owned()).collect(),
-        env: Vec::new(),
-        workdir: None,
-        cpu_millis: 1000,
-        memory_bytes: 64 << 20,
-        pids_max: 64,
-        log_bytes_max: 1 << 20,
-        network: fizz::runtime::network::ContainerNetwork::None,
+        settings: image.settings.clone(),
+        ..ContainerSpec::new(node, LeaseId::generate(Clock::system().now()), image.image_id.clone())
     }
 }
 

@@ -33,13 +33,13 @@ const TRANSACTIONS: u64 = 4;
 
 /// Counts its own starts, then writes numbered lines to both streams, then a file.
 const SCRIPT: &str = r#"
-echo start >> /starts; echo "start $(wc -l < /starts)"
+echo start >> starts; echo "start $(wc -l < starts)"
 i=0
 while [ $i -lt 60 ]; do
     i=$((i+1)); echo "line $i"; [ $((i % 10)) -ne 0 ] || echo "mark $i" >&2
     sleep 0.05
 done
-mkdir /output; seq 1 600000 > /output/numbers
+seq 1 600000 > /output/numbers
 "#;
 
 #[derive(Debug, Clone, Copy)]
@@ -98,7 +98,7 @@ impl World {
         let spec: JobSpec = serde_json::from_value(serde_json::json!({
             "services": [{
                 "name": "main", "image": self.image.name, "command": ["/bin/sh", "-c", SCRIPT],
-                "resources": {"cpu_millis": 500, "memory_bytes": 32 << 20, "disk_bytes": 1 << 20},
+                "resources": {"cpu_millis": 500, "memory_bytes": 32 << 20, "disk_bytes": 64 << 20},
             }],
             "limits": {"price_max": 1_000_000, "duration_seconds_max": 600, "stop_grace_seconds": 1},
             "output_path": "/output",

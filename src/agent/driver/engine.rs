@@ -10,7 +10,8 @@ use super::{Driver, Input, Listing};
 use crate::agent::EngineSource;
 use crate::agent::failover::backoff;
 use crate::agent::machine::Event;
-use crate::runtime::docker::DockerRuntime;
+use crate::config::Ceiling;
+use crate::runtime::docker::{DockerOptions, DockerRuntime};
 use crate::runtime::network::OwnedNetwork;
 use crate::runtime::{ContainerRuntime, OwnedContainer, RuntimeError};
 use crate::wire::node::Engine;
@@ -20,11 +21,11 @@ use crate::wire::{LeaseId, NodeId};
 const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
 /// Tells the driver of the engine and of what happens to containers. Never ends by itself.
-pub(super) async fn watch_engine(source: EngineSource, node_id: NodeId, inbox: mpsc::Sender<Input>) {
+pub(super) async fn watch_engine(source: EngineSource, ceiling: Ceiling, node_id: NodeId, inbox: mpsc::Sender<Input>) {
     let mut failures = 0;
     let mut told = String::new();
     loop {
-        match open_engine(&source).await {
+        match open_engine(&source, &ceiling).await {
             Ok((runtime, engine)) => {
                 told.clear();
                 let mut events = runtime.events(node_id);
@@ -52,9 +53,15 @@ pub(super) async fn watch_engine(source: EngineSource, node_id: NodeId, inbox: m
     }
 }
 
-async fn open_engine(source: &EngineSource) -> Result<(Arc<dyn ContainerRuntime>, Engine), RuntimeError> {
+async fn open_engine(
+    source: &EngineSource,
+    ceiling: &Ceiling,
+) -> Result<(Arc<dyn ContainerRuntime>, Engine), RuntimeError> {
     let runtime: Arc<dyn ContainerRuntime> = match source {
-        EngineSource::Docker { address } => Arc::new(DockerRuntime::connect(address.as_deref()).await?),
+        EngineSource::Docker { address } => {
+            let options = DockerOptions { address: address.clone(), ceiling: ceiling.clone() };
+            Arc::new(DockerRuntime::open(options).await?)
+        }
         EngineSource::Given(runtime) => Arc::clone(runtime),
     };
     let engine = runtime.engine().await?;

@@ -66,13 +66,13 @@ fn options(config: Config, usual_state_dir: StateDir) -> Result<AgentOptions, Cl
         .map_err(|error| CliError::new(Exit::Error, "this program's own file cannot be found").because(error))?;
     let ceiling = config.ceiling();
     Ok(AgentOptions {
-        ceiling,
         state_dir: config.state_dir.map_or(usual_state_dir, StateDir::new),
         name: config.name.unwrap_or_else(hardware::host_name),
         coordinators: addresses(&config.coordinators)?,
         join_token: secrets::find(None, "FIZZ_JOIN_TOKEN")?,
         offer: config.offer,
         engine: EngineSource::Docker { address: config.engine.address },
+        ceiling,
         benchmark: BenchmarkSource::Child { program, timeout: QUICK_TIME_LIMIT },
         drain_deadline: config.drain_deadline_seconds.as_duration(),
         reconcile_every: RECONCILE_EVERY,

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::runtime::PinnedImage;
-use crate::wire::lease::{LeaseEnd, LeasePhase};
+use crate::wire::lease::{LeaseEnd, LeasePhase, LimitKind};
 
 /// Where a lease stands; a little finer than [`LeasePhase`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,6 +44,13 @@ pub enum Cause {
     },
     /// It ran for as long as it may.
     TimedOut,
+    /// It used more of something than it may.
+    OverLimit {
+        /// Of what.
+        limit: LimitKind,
+        /// The limit, in that kind's unit.
+        value: u64,
+    },
 }
 
 /// All of a lease that the journal keeps besides its assignment and its log position.

@@ -12,7 +12,11 @@ fn machine(saved: Saved) -> Machine {
 }
 
 fn image() -> PinnedImage {
-    PinnedImage { image_id: "sha256:1".into(), digest: "x@sha256:1".into() }
+    PinnedImage {
+        image_id: "sha256:1".into(),
+        digest: "x@sha256:1".into(),
+        settings: crate::runtime::ImageSettings::default(),
+    }
 }
 
 fn exit(started: i64, ended: i64, code: i32) -> ContainerExit {
@@ -197,6 +201,32 @@ fn the_output_is_collected_only_when_the_job_ran_to_some_end_of_its_own() {
     assert_eq!(step.actions, [Action::CloseLog { notice: None }]);
 }
 
+#[test]
+fn a_job_over_a_limit_is_killed_at_once_and_ended_as_such() {
+    let over = Input::OverLimit { limit: LimitKind::DiskBytes, value: 1 << 20 };
+    let mut machine = running();
+    assert_eq!(machine.handle(over.clone(), now(20)), Step::recorded(Vec::new(), vec![Action::Kill]));
+    // A restart of the agent in between kills it again.
+    let mut restarted = super::tests::machine(machine.saved().clone());
+    let _ = restarted.handle(Input::Begin, now(21));
+    let attached = Input::Attached(ContainerStatus::Running { started_at: now(10).wall });
+    assert_eq!(restarted.handle(attached, now(21)).actions, [Action::Watch, Action::ReadLog, Action::Kill]);
+    let _ = machine.handle(Input::Exited { exit: exit(10, 22, 137), with_engine: false }, now(22));
+    let (end, ran) = end_of(machine);
+    assert_eq!(end, LeaseEnd::OverLimit { limit: LimitKind::DiskBytes, value: 1 << 20 });
+    assert_eq!(ran, 12_000, "what it ran is paid");
+}
+
+#[test]
+fn a_job_that_fills_the_disk_while_it_is_being_stopped_loses_its_grace_and_was_stopped() {
+    let mut machine = running();
+    let _ = machine.handle(Input::Stop, now(20));
+    let over = Input::OverLimit { limit: LimitKind::DiskBytes, value: 1 };
+    assert_eq!(machine.handle(over, now(21)), Step::act(Action::Kill));
+    let _ = machine.handle(Input::Exited { exit: exit(10, 22, 137), with_engine: false }, now(22));
+    assert_eq!(end_of(machine).0, LeaseEnd::Stopped { code: 137 });
+}
+
 /// What a test throws at the machine; answers are only given to actions that were asked for.
 #[derive(Debug, Clone)]
 enum Throw {
@@ -226,6 +256,7 @@ fn command() -> impl Strategy<Value = Input> {
         1 => Just(Input::Freeze { reason: "game".into() }),
         1 => Just(Input::Thaw),
         1 => Just(Input::Tick),
+        1 => Just(Input::OverLimit { limit: LimitKind::DiskBytes, value: 7 }),
     ]
 }
 
@@ -284,7 +315,7 @@ impl World {
         for action in step.actions {
             match action {
                 Action::CancelPull => self.asked.retain(|asked| *asked != Action::Pull),
-                Action::Terminate => self.terminated = true,
+                Action::Terminate | Action::Kill => self.terminated = true,
                 Action::ReadLog => {}
                 Action::Finish => self.over = true,
                 Action::Pull
@@ -357,7 +388,12 @@ impl World {
             Action::CloseLog { .. } => Input::LogClosed,
             Action::Report => Input::Reported,
             Action::Remove => Input::Removed,
-            Action::CancelPull | Action::ReadLog | Action::Terminate | Action::Forget | Action::Finish => return,
+            Action::CancelPull
+            | Action::ReadLog
+            | Action::Terminate
+            | Action::Kill
+            | Action::Forget
+            | Action::Finish => return,
         };
         self.feed(input);
     }

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use crate::clock::Steady;
 use crate::runtime::{ContainerExit, ContainerStatus, PinnedImage};
 use crate::wire::job::JobSpec;
-use crate::wire::lease::{FailureKind, LeaseChange};
+use crate::wire::lease::{FailureKind, LeaseChange, LimitKind};
 
 /// The moment an input is handled.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +50,13 @@ pub enum Input {
     Evict {
         /// For people.
         reason: String,
+    },
+    /// It was seen to use more of something than it may.
+    OverLimit {
+        /// Of what.
+        limit: LimitKind,
+        /// The limit, in that kind's unit.
+        value: u64,
     },
     /// The coordinator has ended it; nobody wants to hear of it any more.
     Drop {
@@ -137,6 +144,8 @@ pub enum Action {
     ReadLog,
     /// SIGTERM, grace, SIGKILL.
     Terminate,
+    /// SIGKILL at once.
+    Kill,
     /// Freeze it; answer [`Input::Froze`].
     Freeze {
         /// For people.

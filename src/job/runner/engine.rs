@@ -234,6 +234,11 @@ pub(super) fn spec_of(assignment: &Assignment, node_id: NodeId, image: &PinnedIm
         pids_max: assignment.spec.limits.pids_max,
         log_bytes_max: assignment.spec.limits.log_bytes_max,
         network: ContainerNetwork::None,
+        settings: image.settings.clone(),
+        root: service.root,
+        disk_bytes: service.resources.disk_bytes,
+        shm_bytes: service.shm_bytes,
+        output_path: assignment.spec.output_path.clone(),
     })
 }
 
@@ -263,6 +268,8 @@ async fn patiently<T, F: Future<Output = Result<T, RuntimeError>>>(
             | RuntimeError::InvalidSpec { .. }
             | RuntimeError::IsolationNotShown { .. }
             | RuntimeError::NoSpace { .. }
+            | RuntimeError::OwnerRefuses { .. }
+            | RuntimeError::Unsafe { .. }
             | RuntimeError::NoSuchContainer
             | RuntimeError::NoSuchPath { .. } => false,
         };
@@ -302,6 +309,7 @@ pub(super) fn failure_of(error: &RuntimeError) -> FailureKind {
         RuntimeError::InvalidSpec { .. } => FailureKind::InvalidSpec,
         RuntimeError::IsolationNotShown { .. } => FailureKind::IsolationNotShown,
         RuntimeError::NoSpace { .. } => FailureKind::NoSpace,
+        RuntimeError::OwnerRefuses { .. } | RuntimeError::Unsafe { .. } => FailureKind::IsolationUnavailable,
         RuntimeError::NoSuchContainer => FailureKind::ContainerVanished,
         RuntimeError::NoSuchPath { .. } | RuntimeError::Engine { .. } => FailureKind::EngineError,
     }

@@ -7,10 +7,11 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::{LeaseCommand, LeaseSnapshot, RunnerDeps, engine, snapshot};
+use super::{LeaseCommand, LeaseSnapshot, RunnerDeps, disk, engine, snapshot};
 use crate::agent::journal::JournalError;
 use crate::job::PortError;
 use crate::job::backoff::Backoff;
+use crate::job::disk::DiskLimits;
 use crate::job::logs::{self, LogOutcome, LogTask};
 use crate::job::machine::{Action, Input, LogPosition, Machine, Now, Terms};
 use crate::job::output::{self, OutputOutcome, OutputTask};
@@ -241,9 +242,13 @@ impl Task {
             Action::Create => self.create().await,
             Action::Start => self.with_container(|_, id| Box::pin(engine::start(runtime, id, trouble))),
             Action::Attach => self.with_container(|_, id| Box::pin(engine::attach(runtime, id, trouble))),
-            Action::Watch => self.with_container(|deps, id| Box::pin(engine::watch(deps, id, trouble))),
+            Action::Watch => {
+                self.with_container(|deps, id| Box::pin(engine::watch(deps, id, trouble)));
+                self.watch_disk();
+            }
             Action::ReadLog => self.read_log(),
-            Action::Terminate => self.terminate(),
+            Action::Terminate => self.terminate(self.assignment.spec.limits.stop_grace_seconds),
+            Action::Kill => self.terminate(0),
             Action::Freeze { reason } => self.freeze(Some(reason)),
             Action::Thaw => self.freeze(None),
             Action::Collect => self.collect(),
@@ -296,9 +301,17 @@ impl Task {
         }
     }
 
-    fn terminate(&mut self) {
+    fn watch_disk(&mut self) {
+        let bytes = self.assignment.spec.services.first().map_or(0, |service| service.resources.disk_bytes);
+        if let (Some(id), Some(limits)) = (self.container(), DiskLimits::of(bytes)) {
+            let watch = disk::watch(self.deps.runtime.clone(), self.deps.clock.clone(), id, limits);
+            self.push(async move { watch.await.map_or(Done::Nothing, Done::Input) });
+        }
+    }
+
+    fn terminate(&mut self, grace_seconds: u32) {
         if let Some(id) = self.container() {
-            let grace = Duration::from_secs(u64::from(self.assignment.spec.limits.stop_grace_seconds));
+            let grace = Duration::from_secs(u64::from(grace_seconds));
             let stop = engine::terminate(self.deps.runtime.clone(), id, grace, self.trouble.0.clone());
             self.push(async move {
                 stop.await;
@@ -434,6 +447,7 @@ fn may_begin_early(action: &Action) -> bool {
         | Action::Attach
         | Action::ReadLog
         | Action::Terminate
+        | Action::Kill
         | Action::Freeze { .. }
         | Action::Thaw
         | Action::Collect

@@ -6,7 +6,7 @@ use super::*;
 use crate::job::fake::{FakePort, Received};
 use crate::runtime::fake::{Call, FakeImage, FakeRuntime, Step};
 use crate::runtime::{ContainerStatus, RuntimeError};
-use crate::wire::lease::{Desired, FailureKind, LeaseChange, LeaseEnd};
+use crate::wire::lease::{Desired, FailureKind, LeaseChange, LeaseEnd, LimitKind};
 use crate::wire::logs::LogStream;
 use crate::wire::{Generation, JobId};
 
@@ -456,4 +456,30 @@ async fn a_line_of_ten_megabytes_goes_through_in_bodies_of_bounded_size() {
     let received = bench.ended(&lease, bench.spawn(&lease)).await;
     assert_eq!(received.text(LogStream::Stdout), line);
     assert!(received.log_body_bytes_max <= 1 << 20);
+}
+
+#[tokio::test]
+async fn a_job_that_writes_more_than_its_disk_is_killed_and_ended_as_such() {
+    let script = [Step::IgnoreTerm, Step::line("x"), Step::File("/work/bomb".into(), vec![0; 5000]), Step::Hold];
+    let bench = Bench::new(script).await;
+    let mut lease = lease();
+    lease.spec.services[0].resources.disk_bytes = 4096;
+    lease.spec.limits.stop_grace_seconds = 300;
+    let received = bench.ended(&lease, bench.spawn(&lease)).await;
+    assert_eq!(ended(&received), LeaseEnd::OverLimit { limit: LimitKind::DiskBytes, value: 4096 });
+    assert_eq!(received.text(LogStream::Stdout), b"x\n");
+}
+
+#[tokio::test]
+async fn a_job_within_its_disk_goes_on_and_an_engine_that_cannot_measure_it_ends_nothing() {
+    let script = [Step::File("/work/file".into(), vec![0; 4000]), Step::line("x"), Step::Hold, Step::Exit(0)];
+    let bench = Bench::new(script).await;
+    let mut lease = lease();
+    lease.spec.services[0].resources.disk_bytes = 4096;
+    bench.engine.fail_next(Call::DiskUsed, RuntimeError::TimedOut { what: "test", seconds: 1 });
+    let handle = bench.spawn(&lease);
+    bench.received(&lease, |received| !received.log.is_empty()).await;
+    bench.engine.release(lease.lease_id);
+    let received = bench.ended(&lease, handle).await;
+    assert_eq!(ended(&received), LeaseEnd::Exited { code: 0 });
 }

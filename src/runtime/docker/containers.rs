@@ -1,12 +1,12 @@
-//! Containers: how they are made, looked at, waited for and stopped.
+//! Containers: how they are found, looked at, waited for and stopped.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bollard::models::{ContainerCreateBody, ContainerState, ContainerStateStatusEnum, HostConfig, HostConfigLogConfig};
+use bollard::models::{ContainerState, ContainerStateStatusEnum};
 use bollard::query_parameters::{
-    CreateContainerOptionsBuilder, ListContainersOptionsBuilder, RemoveContainerOptionsBuilder,
-    StopContainerOptionsBuilder, WaitContainerOptionsBuilder,
+    ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
+    WaitContainerOptionsBuilder,
 };
 use futures_util::StreamExt as _;
 use jiff::Timestamp;
@@ -15,7 +15,7 @@ use super::super::{
     ContainerExit, ContainerId, ContainerSpec, ContainerStatus, LABEL_GENERATION, LABEL_LEASE, LABEL_NODE,
     LABEL_SERVICE, OwnedContainer, RuntimeError,
 };
-use super::{CALL_DEADLINE, DockerRuntime, START_DEADLINE, errors, networks};
+use super::{CALL_DEADLINE, DockerRuntime, START_DEADLINE, errors};
 use crate::wire::NodeId;
 
 /// What the engine gets on top of the grace before its answer is overdue.
@@ -26,31 +26,6 @@ const INIT_NOT_FOUND: i32 = 127;
 const INIT_SAYS: &str = "[FATAL tini (";
 
 impl DockerRuntime {
-    pub(super) async fn create_container(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
-        let name = container_name(spec);
-        let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        let create = self.docker.create_container(Some(options.clone()), body(spec));
-        match self.call("create a container", START_DEADLINE, create).await {
-            Ok(made) => Ok(ContainerId(made.id)),
-            // The name is taken: this lease has its container already.
-            Err(RuntimeError::Engine { detail, .. }) if detail.contains("is already in use") => {
-                let made = self.container_of(spec).await?;
-                // A call of an agent that was killed may be making it at this moment: the name is taken before the container
-                // is listed. Asking again finds it.
-                let made = made.ok_or(RuntimeError::Engine { what: "create a container", detail })?;
-                if self.look_at(&made).await? != ContainerStatus::Created {
-                    return Ok(made);
-                }
-                // A call of an agent that was killed may still be on its way to start this one; were it late, it would start an
-                // ended one a second time. It cannot find one that is new.
-                self.remove_container(&made).await?;
-                let create = self.docker.create_container(Some(options), body(spec));
-                Ok(ContainerId(self.call("create a container", START_DEADLINE, create).await?.id))
-            }
-            Err(error) => Err(error),
-        }
-    }
-
     pub(super) async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
         let options = RemoveContainerOptionsBuilder::new().force(true).v(true).build();
         let remove = self.docker.remove_container(&id.0, Some(options));
@@ -62,7 +37,7 @@ impl DockerRuntime {
         }
     }
 
-    async fn container_of(&self, spec: &ContainerSpec) -> Result<Option<ContainerId>, RuntimeError> {
+    pub(super) async fn container_of(&self, spec: &ContainerSpec) -> Result<Option<ContainerId>, RuntimeError> {
         let labels = vec![format!("{LABEL_NODE}={}", spec.node_id), format!("{LABEL_LEASE}={}", spec.lease_id)];
         let made = self.labelled(labels).await?;
         Ok(made.into_iter().find(|(_, labels)| labels.get(LABEL_SERVICE) == spec.service.as_ref()).map(|(id, _)| id))
@@ -160,74 +135,8 @@ impl DockerRuntime {
     }
 }
 
-/// Taken once per lease and service, so that neither gets a second container.
-fn container_name(spec: &ContainerSpec) -> String {
-    match &spec.service {
-        None => format!("fizz-{}", spec.lease_id),
-        Some(service) => format!("fizz-{}-{service}", spec.lease_id),
-    }
-}
-
-fn body(spec: &ContainerSpec) -> ContainerCreateBody {
-    let mut labels = HashMap::from([
-        (LABEL_NODE.to_owned(), spec.node_id.to_string()),
-        (LABEL_LEASE.to_owned(), spec.lease_id.to_string()),
-        (LABEL_GENERATION.to_owned(), spec.generation.to_string()),
-    ]);
-    labels.extend(spec.service.iter().map(|service| (LABEL_SERVICE.to_owned(), service.clone())));
-    let (network_mode, networking_config) = networks::attachment(&spec.network);
-    ContainerCreateBody {
-        image: Some(spec.image_id.clone()),
-        entrypoint: spec.entrypoint.clone(),
-        cmd: (!spec.command.is_empty()).then(|| spec.command.clone()),
-        env: Some(spec.env.iter().map(|(name, value)| format!("{name}={}", value.expose())).collect()),
-        working_dir: spec.workdir.clone(),
-        labels: Some(labels),
-        tty: Some(false),
-        open_stdin: Some(false),
-        attach_stdin: Some(false),
-        attach_stdout: Some(false),
-        attach_stderr: Some(false),
-        host_config: Some(HostConfig { network_mode: Some(network_mode), ..host_config(spec) }),
-        networking_config,
-        ..ContainerCreateBody::default()
-    }
-}
-
-/// The sandbox's first cut: limits, no capability, no way to gain one, the engine's seccomp filter.
-fn host_config(spec: &ContainerSpec) -> HostConfig {
-    let memory = i64::try_from(spec.memory_bytes).unwrap_or(i64::MAX);
-    HostConfig {
-        memory: Some(memory),
-        // The same number for memory and swap together: no swap on top.
-        memory_swap: Some(memory),
-        nano_cpus: Some(i64::from(spec.cpu_millis) * 1_000_000),
-        pids_limit: Some(i64::from(spec.pids_max)),
-        cap_drop: Some(vec!["ALL".to_owned()]),
-        security_opt: Some(vec!["no-new-privileges".to_owned()]),
-        privileged: Some(false),
-        ipc_mode: Some("private".to_owned()),
-        init: Some(true),
-        auto_remove: Some(false),
-        log_config: Some(log_config(spec.log_bytes_max)),
-        ..HostConfig::default()
-    }
-}
-
-/// Twice the wanted bytes per file, for the engine's own overhead per line; two files. Not compressed: that costs the owner
-/// time on every rotation.
-fn log_config(log_bytes_max: u64) -> HostConfigLogConfig {
-    let file_bytes = log_bytes_max.saturating_mul(2).saturating_add(1 << 20).min(i64::MAX.unsigned_abs());
-    let config = HashMap::from([
-        ("max-size".to_owned(), file_bytes.to_string()),
-        ("max-file".to_owned(), "2".to_owned()),
-        ("compress".to_owned(), "false".to_owned()),
-    ]);
-    HostConfigLogConfig { typ: Some("local".to_owned()), config: Some(config) }
-}
-
 /// `None` while the container is being removed.
-fn status_of(state: &ContainerState) -> Option<ContainerStatus> {
+pub(super) fn status_of(state: &ContainerState) -> Option<ContainerStatus> {
     use ContainerStateStatusEnum as S;
     let started_at = time_of(state.started_at.as_deref());
     let started = started_at.is_some_and(|at| at > Timestamp::UNIX_EPOCH);

@@ -14,7 +14,7 @@ use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 
-use super::super::{LABEL_SHARED, PinnedImage, PullProgress, RuntimeError};
+use super::super::{ImageSettings, LABEL_SHARED, PinnedImage, PullProgress, RuntimeError};
 use super::{CALL_DEADLINE, DockerRuntime, errors};
 
 /// A pull that reports nothing for so long is given up.
@@ -70,9 +70,10 @@ impl DockerRuntime {
             });
         }
         let digest = digest_of(image, &found);
+        let settings = settings_of(&found);
         let image_id = found.id.unwrap_or_else(|| image.to_owned());
         let digest = digest.unwrap_or_else(|| image_id.clone());
-        Ok(PinnedImage { image_id, digest })
+        Ok(PinnedImage { image_id, digest, settings })
     }
 
     async fn pull(&self, image: &str, progress: &mpsc::Sender<PullProgress>) -> Result<(), RuntimeError> {
@@ -128,6 +129,17 @@ impl Layers {
         let _ = layer;
         let sum = |pick: fn(&(u64, u64)) -> u64| self.seen.values().map(pick).sum();
         Some(PullProgress { bytes_done: sum(|layer| layer.0), bytes_total: sum(|layer| layer.1) })
+    }
+}
+
+/// What the sandbox must know of an image.
+fn settings_of(found: &ImageInspect) -> ImageSettings {
+    let config = found.config.clone().unwrap_or_default();
+    ImageSettings {
+        user: config.user.unwrap_or_default(),
+        workdir: config.working_dir.unwrap_or_default(),
+        volumes: config.volumes.unwrap_or_default().into_iter().collect(),
+        bytes: found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
     }
 }
 

@@ -18,7 +18,7 @@ const SLACK_SECONDS: i64 = 2;
 
 impl DockerRuntime {
     pub(super) async fn saw_end(&self, id: &ContainerId, exit: &ContainerExit) -> Result<bool, RuntimeError> {
-        if self.podman {
+        if self.facts().podman {
             // Its containers do not depend on the process that answers, and it keeps no such events.
             return Ok(true);
         }

@@ -13,8 +13,8 @@ use tokio::sync::{broadcast, mpsc};
 
 use super::super::network::{LeaseNetworkSpec, NetworkId, OwnedNetwork};
 use super::super::{
-    ContainerEvent, ContainerExit, ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, Exec, ExecId,
-    ExecSpec, LogEntry, OwnedContainer, PinnedImage, PullProgress, RuntimeError,
+    ContainerEvent, ContainerExit, ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, DiskUse, Exec,
+    ExecId, ExecSpec, FreeSpace, ImageSettings, LogEntry, OwnedContainer, PinnedImage, PullProgress, RuntimeError,
 };
 use super::container::{self, FakeContainer};
 use super::{Call, FakeImage, FakeRuntime, World, not_running};
@@ -53,7 +53,8 @@ impl ContainerRuntime for FakeRuntime {
         }
         drop(self.enter(Call::EnsureImage)?);
         let image_id = format!("sha256:{image}");
-        Ok(PinnedImage { digest: format!("{image}@{image_id}"), image_id })
+        let digest = format!("{image}@{image_id}");
+        Ok(PinnedImage { digest, image_id, settings: ImageSettings::default() })
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
@@ -243,6 +244,22 @@ impl ContainerRuntime for FakeRuntime {
             whole.extend_from_slice(&piece.map_err(|error| broken(&error))?);
         }
         self.unpack_tar(id, path, &whole)
+    }
+
+    async fn disk_used(&self, id: &ContainerId) -> Result<DiskUse, RuntimeError> {
+        let mut world = self.enter(Call::DiskUsed)?;
+        let container = world.find(id)?;
+        let bytes = container.files.values().map(|file| file.len() as u64).sum();
+        Ok(DiskUse { bytes, status: container.status() })
+    }
+
+    async fn files_made(&self, id: &ContainerId, files_max: u64) -> Result<u64, RuntimeError> {
+        let files = self.enter(Call::DiskUsed)?.find(id)?.files.len() as u64;
+        Ok(files.min(files_max))
+    }
+
+    async fn free_space(&self) -> Option<FreeSpace> {
+        None
     }
 
     async fn remove(&self, id: &ContainerId) -> Result<(), RuntimeError> {

@@ -1,0 +1,66 @@
+//! What an engine says of itself, and what of it is believed.
+
+use bollard::models::{SystemInfo, SystemInfoCgroupDriverEnum, SystemInfoCgroupVersionEnum};
+
+use super::super::RuntimeError;
+use super::super::sandbox::{CgroupVersion, EngineFacts};
+use super::{CALL_DEADLINE, DockerRuntime};
+use crate::os;
+
+impl DockerRuntime {
+    /// Asks the engine.
+    pub(super) async fn ask_facts(&self, podman: bool) -> Result<EngineFacts, RuntimeError> {
+        let info = self.call("describe itself", CALL_DEADLINE, self.docker.info()).await?;
+        let local = self.address.starts_with("unix://");
+        Ok(facts_of(info, podman, local && os::disk_weight_exists()))
+    }
+}
+
+fn facts_of(info: SystemInfo, podman: bool, weight_here: bool) -> EngineFacts {
+    let options = info.security_options.unwrap_or_default();
+    let has = |name: &str| options.iter().any(|option| option.split(',').any(|part| part == format!("name={name}")));
+    let unfiltered = options.iter().any(|option| option.contains("seccomp") && option.contains("profile=unconfined"));
+    let cgroup = match info.cgroup_version {
+        Some(SystemInfoCgroupVersionEnum::_2) => CgroupVersion::V2,
+        Some(SystemInfoCgroupVersionEnum::_1 | SystemInfoCgroupVersionEnum::EMPTY) | None => CgroupVersion::V1,
+    };
+    let rootless = has("rootless");
+    // Rootless on the older limits says that it has them all, and none takes effect.
+    let believed =
+        info.cgroup_driver != Some(SystemInfoCgroupDriverEnum::NONE) && !(rootless && cgroup == CgroupVersion::V1);
+    let all = [info.memory_limit, info.cpu_cfs_quota, info.pids_limit];
+    let warnings = info.warnings.unwrap_or_default();
+    let weight = match cgroup {
+        CgroupVersion::V1 => !podman && !warnings.iter().any(|warning| warning.contains("No blkio weight")),
+        CgroupVersion::V2 => weight_here && !rootless,
+    };
+    let storage_driver = info.driver.unwrap_or_default();
+    let over = info.driver_status.unwrap_or_default();
+    let over = over.iter().find(|pair| pair.first().is_some_and(|name| name == "Backing Filesystem"));
+    let backing = over.and_then(|pair| pair.get(1)).map_or("", String::as_str);
+    EngineFacts {
+        podman,
+        desktop: info.operating_system.is_some_and(|name| name.contains("Docker Desktop")),
+        rootless,
+        userns_remap: has("userns"),
+        cgroup,
+        limits_hold: believed && all.iter().all(|limit| limit.unwrap_or(true)),
+        seccomp: has("seccomp") && !unfiltered,
+        apparmor: has("apparmor"),
+        selinux: has("selinux"),
+        disk_quota: may_have_quota(&storage_driver, backing),
+        storage_driver,
+        disk_weight: weight,
+        runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
+        data_dir: info.docker_root_dir,
+    }
+}
+
+/// Whether it is worth asking for a limit of a container's layer.
+fn may_have_quota(driver: &str, backing: &str) -> bool {
+    match driver {
+        "btrfs" | "zfs" | "windowsfilter" => true,
+        "overlay2" | "overlay" => backing == "xfs",
+        _ => false,
+    }
+}
