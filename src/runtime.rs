@@ -10,6 +10,7 @@ pub mod docker;
 pub mod fake;
 pub mod network;
 pub mod sandbox;
+pub mod vulnerable;
 
 use std::net::Ipv4Addr;
 use std::pin::Pin;
