@@ -25,6 +25,8 @@ use thiserror::Error;
 use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 
+use vulnerable::Finding;
+
 use network::{ContainerNetwork, LeaseNetworkSpec, NetworkId, OwnedNetwork};
 
 use crate::wire::logs::LogStream;
@@ -279,6 +281,9 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Asks the engine who it is; the way to see whether it is there and allowed.
     async fn engine(&self) -> Result<Engine, RuntimeError>;
 
+    /// The known holes that it had when it was opened, the gravest first. A container that one of them refuses is not made.
+    fn findings(&self) -> Vec<Finding>;
+
     /// Makes sure the image is here and pins it. Progress is best effort: a full channel drops it.
     async fn ensure_image(
         &self,
@@ -466,6 +471,12 @@ pub enum RuntimeError {
     Unsafe {
         /// What is missing, and how to get it.
         detail: String,
+    },
+    /// The engine or one of its parts has a known hole that a container could use.
+    #[error("no job is run here until this is mended: {finding}")]
+    Vulnerable {
+        /// Which, and what to install.
+        finding: String,
     },
     /// No space left.
     #[error("no disk space is left for the container engine: {detail}; free some: `docker system df`")]

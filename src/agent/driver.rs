@@ -25,6 +25,7 @@ use crate::clock::{Clock, Steady};
 use crate::control::{ControlCommand, ControlHandle, EarningsReply, Server, Snapshot};
 use crate::job::runner::LeaseCommand;
 use crate::runtime::network::OwnedNetwork;
+use crate::runtime::vulnerable;
 use crate::runtime::{ContainerRuntime, OwnedContainer, RuntimeError};
 use crate::wire::account::Earnings;
 use crate::wire::lease::Assignment;
@@ -332,8 +333,13 @@ impl Driver {
     }
 
     async fn engine_up(&mut self, runtime: Arc<dyn ContainerRuntime>, engine: Engine) {
+        let why = vulnerable::refuses_jobs(&runtime.findings());
+        if let Some(why) = &why {
+            tracing::error!(why, "no jobs are taken");
+        }
         self.runtime = Some(runtime);
         self.engine = Some(engine);
+        self.feed(Event::EngineRefused { why }).await;
         self.describe().await;
         // Leases of the journal wait for the list of containers, so that each is taken up with its own.
         self.list_containers();

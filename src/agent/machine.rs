@@ -69,6 +69,11 @@ pub enum Event {
         /// For people.
         why: String,
     },
+    /// The engine that answers has a known hole that jobs could use, or has none any more. What runs goes on to its end.
+    EngineRefused {
+        /// For people: which hole, and what to install.
+        why: Option<String>,
+    },
     /// The containers with this node's label, by lease.
     Containers(Vec<LeaseId>),
     /// Time has passed, or something may have changed.
@@ -116,6 +121,7 @@ pub struct Machine {
     engine: Engine,
     not_kept: Option<String>,
     offer_refused: Option<String>,
+    engine_refused: Option<String>,
     unsafe_why: Option<String>,
     drain: Option<Steady>,
     stopped: bool,
@@ -191,7 +197,9 @@ impl Machine {
             NodeState::Enrolling
         } else if !self.measured {
             NodeState::Benchmarking
-        } else if !matches!(self.engine, Engine::Up) || self.not_kept.is_some() || self.offer_refused.is_some() {
+        } else if !matches!(self.engine, Engine::Up)
+            || [&self.not_kept, &self.offer_refused, &self.engine_refused].into_iter().any(Option::is_some)
+        {
             NodeState::Paused
         } else if self.live().next().is_some() {
             NodeState::Working
@@ -209,8 +217,8 @@ impl Machine {
                     Engine::Up => None,
                     Engine::NeverUp(why) | Engine::Down(why) => Some(why.as_str()),
                 };
-                let own = self.unsafe_why.as_deref().or(self.offer_refused.as_deref()).or(self.not_kept.as_deref());
-                own.or(engine)
+                let own = [&self.unsafe_why, &self.offer_refused, &self.engine_refused, &self.not_kept];
+                own.into_iter().find_map(Option::as_deref).or(engine)
             }
             NodeState::Draining => Some("it finishes or hands back what runs, then stops"),
             NodeState::Enrolling
@@ -306,6 +314,7 @@ impl Machine {
                 self.not_kept = Some(why);
             }
             Event::OfferRefused { why } => self.offer_refused = Some(why),
+            Event::EngineRefused { why } => self.engine_refused = why,
             Event::Containers(leases) => self.containers = leases,
             Event::Tick => self.not_kept = None,
             Event::Drain { deadline } => {

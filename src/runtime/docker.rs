@@ -6,6 +6,7 @@
 //! - What a container gets is decided by [`super::sandbox`]; `body` says the same in the engine's words.
 
 mod body;
+mod components;
 mod containers;
 mod create;
 mod disk;
@@ -35,6 +36,7 @@ use tokio::sync::mpsc;
 
 use super::network::{LeaseNetworkSpec, NetworkId, OwnedNetwork};
 use super::sandbox::{EngineFacts, JobUser};
+use super::vulnerable::Finding;
 use super::{
     ContainerEvent, ContainerExit, ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, DiskUse, Exec,
     ExecId, ExecSpec, FreeSpace, LABEL_LEASE, LABEL_NODE, LogEntry, OwnedContainer, PinnedImage, PullProgress,
@@ -61,6 +63,7 @@ pub struct DockerRuntime {
     architecture: String,
     ceiling: Arc<Ceiling>,
     shared: Arc<Shared>,
+    findings: Arc<Vec<Finding>>,
 }
 
 /// Where the engine is, and what its containers may have at most.
@@ -122,7 +125,7 @@ impl DockerRuntime {
             Docker::connect_with_host(&address).map_err(|error| errors::classify(&address, "connect", error))?;
         let ceiling = Arc::new(options.ceiling);
         let shared = Arc::new(Shared::default());
-        let mut runtime = Self { docker, address, architecture: String::new(), ceiling, shared };
+        let mut runtime = Self { docker, address, architecture: String::new(), ceiling, shared, findings: Arc::default() };
         let (engine, architecture) = runtime.version().await?;
         runtime.architecture = architecture;
         let facts = runtime.ask_facts(engine.name == PODMAN).await?;
@@ -130,6 +133,7 @@ impl DockerRuntime {
             return Err(RuntimeError::Unsafe { detail: detail.to_owned() });
         }
         runtime.shared.set_facts(facts);
+        runtime.findings = Arc::new(runtime.look_for_holes().await?);
         Ok(runtime)
     }
 
@@ -185,6 +189,10 @@ impl ContainerRuntime for DockerRuntime {
         self.version().await.map(|(engine, _)| engine)
     }
 
+    fn findings(&self) -> Vec<Finding> {
+        self.findings.to_vec()
+    }
+
     async fn ensure_image(
         &self,
         image: &str,
@@ -194,6 +202,7 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
+        self.refuse_vulnerable(false)?;
         self.create_container(spec).await
     }
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 use tokio::sync::{broadcast, watch};
 
 use super::network::OwnedNetwork;
+use super::vulnerable::Finding;
 use super::{ContainerId, ContainerStatus, OwnedContainer, RuntimeError};
 use crate::clock::Clock;
 use crate::wire::LeaseId;
@@ -131,6 +132,7 @@ struct World {
     containers: BTreeMap<String, FakeContainer>,
     networks: BTreeMap<String, FakeNetwork>,
     failures: Vec<(Call, RuntimeError)>,
+    findings: Vec<Finding>,
     creates: HashMap<(LeaseId, Option<String>), u32>,
     starts: HashMap<(LeaseId, Option<String>), u32>,
     pulls: u32,
@@ -148,6 +150,7 @@ impl FakeRuntime {
             containers: BTreeMap::new(),
             networks: BTreeMap::new(),
             failures: Vec::new(),
+            findings: Vec::new(),
             creates: HashMap::new(),
             starts: HashMap::new(),
             pulls: 0,
@@ -182,6 +185,11 @@ impl FakeRuntime {
     /// Makes the next call of this kind fail; several queue up.
     pub fn fail_next(&self, call: Call, error: RuntimeError) {
         self.world().failures.push((call, error));
+    }
+
+    /// The engine is found to have these holes.
+    pub fn find(&self, findings: Vec<Finding>) {
+        self.world().findings = findings;
     }
 
     /// Lets the main container of a lease, which holds, go on.

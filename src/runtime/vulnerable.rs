@@ -102,10 +102,8 @@ struct Package {
 pub fn check(components: &[Component]) -> Vec<Finding> {
     // The table is a part of the program, and a test reads it.
     let holes = serde_json::from_str::<Table>(TABLE).map(|table| table.holes).unwrap_or_default();
-    let mut found: Vec<Finding> = holes
-        .iter()
-        .flat_map(|hole| components.iter().filter_map(|component| judge(hole, component)))
-        .collect();
+    let mut found: Vec<Finding> =
+        holes.iter().flat_map(|hole| components.iter().filter_map(|component| judge(hole, component))).collect();
     found.sort_by_key(|finding| std::cmp::Reverse(finding.effect));
     found
 }

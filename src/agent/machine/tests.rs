@@ -403,3 +403,16 @@ proptest! {
         prop_assert_eq!(world.machine.state(), NodeState::Stopped);
     }
 }
+
+#[test]
+fn an_engine_with_a_known_hole_pauses_the_node_until_it_is_mended() {
+    let mut machine = Machine::new();
+    for event in [Event::Enrolled, Event::Measured, Event::EngineUp] {
+        let _ = machine.handle(event, at(0));
+    }
+    let why = Some("runc 1.1.11 has CVE-2024-21626".to_owned());
+    let _ = machine.handle(Event::EngineRefused { why }, at(1));
+    assert_eq!((machine.state(), machine.why()), (NodeState::Paused, Some("runc 1.1.11 has CVE-2024-21626")));
+    let _ = machine.handle(Event::EngineRefused { why: None }, at(2));
+    assert_eq!(machine.state(), NodeState::Idle);
+}

@@ -270,6 +270,7 @@ async fn patiently<T, F: Future<Output = Result<T, RuntimeError>>>(
             | RuntimeError::NoSpace { .. }
             | RuntimeError::OwnerRefuses { .. }
             | RuntimeError::Unsafe { .. }
+            | RuntimeError::Vulnerable { .. }
             | RuntimeError::NoSuchContainer
             | RuntimeError::NoSuchPath { .. } => false,
         };
@@ -310,6 +311,7 @@ pub(super) fn failure_of(error: &RuntimeError) -> FailureKind {
         RuntimeError::IsolationNotShown { .. } => FailureKind::IsolationNotShown,
         RuntimeError::NoSpace { .. } => FailureKind::NoSpace,
         RuntimeError::OwnerRefuses { .. } | RuntimeError::Unsafe { .. } => FailureKind::IsolationUnavailable,
+        RuntimeError::Vulnerable { .. } => FailureKind::EngineVulnerable,
         RuntimeError::NoSuchContainer => FailureKind::ContainerVanished,
         RuntimeError::NoSuchPath { .. } | RuntimeError::Engine { .. } => FailureKind::EngineError,
     }

@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc};
 
 use super::super::network::{LeaseNetworkSpec, NetworkId, OwnedNetwork};
+use super::super::vulnerable::{self, Finding};
 use super::super::{
     ContainerEvent, ContainerExit, ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, DiskUse, Exec,
     ExecId, ExecSpec, FreeSpace, ImageSettings, LogEntry, OwnedContainer, PinnedImage, PullProgress, RuntimeError,
@@ -27,6 +28,10 @@ impl ContainerRuntime for FakeRuntime {
     async fn engine(&self) -> Result<Engine, RuntimeError> {
         drop(self.enter(Call::Engine)?);
         Ok(Engine { name: "fake".to_owned(), version: "1.0".to_owned(), api_version: "1.41".to_owned() })
+    }
+
+    fn findings(&self) -> Vec<Finding> {
+        self.world().findings.clone()
     }
 
     async fn ensure_image(
@@ -59,6 +64,9 @@ impl ContainerRuntime for FakeRuntime {
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
         let mut world = self.enter(Call::Create)?;
+        if let Some(finding) = vulnerable::refuses_jobs(&world.findings) {
+            return Err(RuntimeError::Vulnerable { finding });
+        }
         if let Some((id, _)) = world.containers.iter().find(|(_, c)| c.is(spec.lease_id, spec.service.as_deref())) {
             return Ok(ContainerId(id.clone()));
         }
