@@ -125,7 +125,8 @@ impl DockerRuntime {
             Docker::connect_with_host(&address).map_err(|error| errors::classify(&address, "connect", error))?;
         let ceiling = Arc::new(options.ceiling);
         let shared = Arc::new(Shared::default());
-        let mut runtime = Self { docker, address, architecture: String::new(), ceiling, shared, findings: Arc::default() };
+        let mut runtime =
+            Self { docker, address, architecture: String::new(), ceiling, shared, findings: Arc::default() };
         let (engine, architecture) = runtime.version().await?;
         runtime.architecture = architecture;
         let facts = runtime.ask_facts(engine.name == PODMAN).await?;
