@@ -17,6 +17,7 @@ pub mod identity;
 pub mod journal;
 pub mod machine;
 mod private;
+mod reach;
 pub mod signals;
 mod sync;
 

@@ -10,8 +10,10 @@ pub mod completions;
 pub mod connect;
 #[cfg(feature = "coordinator")]
 pub mod coordinator;
+pub mod cp;
 pub mod demo;
 pub mod errors;
+pub mod exec;
 pub mod job;
 pub mod output;
 pub mod owner;
@@ -69,6 +71,12 @@ pub enum Command {
     Drain(owner::DrainArgs),
     /// Run a container on somebody's machine
     Run(Box<run::RunArgs>),
+    /// Run a command in your own running job
+    Exec(exec::ExecArgs),
+    /// Open a shell in your own running job
+    Shell(exec::ShellArgs),
+    /// Copy files to and from your own running job
+    Cp(cp::CpArgs),
     /// Look at jobs, stop them, fetch what they made
     #[command(subcommand)]
     Job(job::JobCommand),
@@ -114,6 +122,9 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Bench(args) => bench::run(&args),
         Command::Drain(args) => block_on(owner::drain::run(args)),
         Command::Run(args) => block_on(run::run(*args)),
+        Command::Exec(args) => block_on(exec::run(args)),
+        Command::Shell(args) => block_on(exec::shell(args)),
+        Command::Cp(args) => block_on(cp::run(args)),
         Command::Job(command) => block_on(job::run(command)),
         #[cfg(feature = "coordinator")]
         Command::Coordinator(command) => coordinator::run(command),

@@ -6,8 +6,10 @@
 //! - A downloaded output is what the coordinator announced: its length and SHA-256 are checked before anybody uses it.
 
 mod logs;
+mod reach;
 
 pub use logs::LogFollower;
+pub use reach::{ReachInput, ReachSession};
 
 use std::time::Duration;
 
@@ -19,6 +21,7 @@ use crate::http::{ApiClient, Call, HttpError, Trust};
 use crate::wire::account::AccountView;
 use crate::wire::job::{JobList, JobSpec, JobView, MarketView, OutputView, SubmitJob};
 use crate::wire::logs::FrameError;
+use crate::wire::reach::ReachFrameError;
 use crate::wire::{ErrorCode, IDEMPOTENCY_HEADER, JobId, Secret};
 
 /// How often a call that failed for now is tried before the failure is reported.
@@ -42,6 +45,9 @@ pub enum RentError {
     /// The log is no stream of frames.
     #[error("the log that came from the coordinator cannot be read")]
     Log(#[source] FrameError),
+    /// What a session into a job answers is no stream of frames.
+    #[error("what came from the job cannot be read")]
+    Session(#[source] ReachFrameError),
     /// The job has handed back nothing.
     #[error("job {0} has handed back no output; only a job with an output folder does, once it has ended")]
     NoOutput(JobId),

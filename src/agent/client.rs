@@ -31,6 +31,7 @@ use crate::wire::signed::{ReportKind, SignedReport};
 use crate::wire::{EnrollmentId, ErrorCode, Generation, NodeId, Secret, Sequence};
 
 mod port;
+mod reach;
 
 /// Longest that an assignments poll is held by the coordinator, in seconds.
 const POLL_WAIT_SECONDS: u64 = 55;

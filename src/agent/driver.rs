@@ -36,6 +36,7 @@ mod engine;
 mod joining;
 mod leases;
 mod measure;
+mod reach;
 mod view;
 
 use engine::Owned;
@@ -102,6 +103,8 @@ struct Driver {
     boot_id: BootId,
     node_id: Option<NodeId>,
     runtime: Option<Arc<dyn ContainerRuntime>>,
+    /// The same, for the sessions of renters.
+    engines: watch::Sender<Option<Arc<dyn ContainerRuntime>>>,
     engine: Option<Engine>,
     bench: Option<Box<BenchOutput>>,
     /// Leases of the journal that wait for an engine to be taken up with.
@@ -183,6 +186,7 @@ impl Driver {
             boot_id: BootId::generate(now),
             node_id: None,
             runtime: None,
+            engines: watch::channel(None).0,
             engine: None,
             bench: None,
             waiting,
@@ -221,7 +225,8 @@ impl Driver {
         let (reports, newest) = (self.reports.subscribe(), self.newest.clone());
         let beats = sync::heartbeats(client.clone(), self.boot_id, reports, newest, inbox.clone());
         self.farewell = Some(tokio::spawn(beats));
-        self.tasks.spawn(sync::assignments(client.clone(), self.newest.subscribe(), inbox.clone()));
+        let sessions = self.serve_sessions(node_id);
+        self.tasks.spawn(sync::assignments(client.clone(), self.newest.subscribe(), inbox.clone(), sessions));
         self.tasks.spawn(sync::uploads(client, self.uploads.subscribe(), inbox.clone()));
         self.tasks.spawn(engine::watch_engine(
             self.options.engine.clone(),
@@ -337,6 +342,7 @@ impl Driver {
         if let Some(why) = &why {
             tracing::error!(why, "no jobs are taken");
         }
+        self.engines.send_replace(Some(Arc::clone(&runtime)));
         self.runtime = Some(runtime);
         self.engine = Some(engine);
         self.feed(Event::EngineRefused { why }).await;

@@ -16,6 +16,7 @@ use super::machine::Event;
 use crate::wire::bench::BenchmarkReport;
 use crate::wire::lease::Assignments;
 use crate::wire::node::{Heartbeat, Inventory, LeaseReport, NodeState};
+use crate::wire::reach::PendingReach;
 use crate::wire::{BootId, Generation, Sequence};
 
 /// Changes within this time share a heartbeat.
@@ -101,7 +102,12 @@ pub(super) async fn heartbeats(
 }
 
 /// Holds a poll for assignments open, and hands over each answer.
-pub(super) async fn assignments(client: Client, mut newest: watch::Receiver<Generation>, inbox: mpsc::Sender<Input>) {
+pub(super) async fn assignments(
+    client: Client,
+    mut newest: watch::Receiver<Generation>,
+    inbox: mpsc::Sender<Input>,
+    sessions: mpsc::Sender<Vec<PendingReach>>,
+) {
     let mut after = Generation(0);
     let mut failures = 0;
     loop {
@@ -116,8 +122,13 @@ pub(super) async fn assignments(client: Client, mut newest: watch::Receiver<Gene
             }
         };
         match answer {
-            Ok(wish) => {
+            Ok(mut wish) => {
                 failures = 0;
+                let pending = std::mem::take(&mut wish.sessions);
+                if !pending.is_empty() {
+                    // What finds no room, or nobody, is told again with the next answer until it is taken up or given up.
+                    let _ = sessions.try_send(pending);
+                }
                 if wish.generation <= after {
                     // Nothing new: the poll ran out. A coordinator that stops answers at once; do not storm it.
                     tokio::time::sleep(POLL_PAUSE).await;

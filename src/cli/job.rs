@@ -286,7 +286,10 @@ async fn fetch(args: &OutputArgs) -> Result<u8, CliError> {
 }
 
 /// The job that was meant: an id is taken as it is, else the newest with that name, else the one whose id begins so.
-async fn find(client: &RentClient, text: &str) -> Result<JobId, CliError> {
+///
+/// # Errors
+/// When there is none, or several.
+pub async fn find(client: &RentClient, text: &str) -> Result<JobId, CliError> {
     match text.parse() {
         Ok(job) => Ok(job),
         Err(_) => pick(text, &client.jobs().await?.jobs),

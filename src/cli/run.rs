@@ -98,6 +98,9 @@ pub struct RunArgs {
     /// Bring /output back into this folder
     #[arg(long, short, value_name = "DIR", conflicts_with = "detach")]
     pub output: Option<PathBuf>,
+    /// Let yourself in while it runs: `fizz exec`, `fizz cp`
+    #[arg(long)]
+    pub interactive: bool,
     /// Print the job's id and leave it running
     #[arg(long, short)]
     pub detach: bool,
@@ -197,9 +200,11 @@ impl From<RentError> for CliError {
     fn from(error: RentError) -> Self {
         match error {
             RentError::Http(error) => error.into(),
-            error @ (RentError::Log(_) | RentError::NoOutput(_) | RentError::Damaged { .. } | RentError::Write(_)) => {
-                Self::new(Exit::Error, error.to_string()).because(error)
-            }
+            error @ (RentError::Log(_)
+            | RentError::Session(_)
+            | RentError::NoOutput(_)
+            | RentError::Damaged { .. }
+            | RentError::Write(_)) => Self::new(Exit::Error, error.to_string()).because(error),
         }
     }
 }

@@ -7,6 +7,7 @@
 //! - Permissions are cut to plain ones: no set-uid, no set-gid, no sticky bit; owner and times are ours.
 //! - A tar that unpacks to more than it may is given up.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read};
@@ -58,10 +59,23 @@ pub fn check_target(folder: &Path) -> Result<(), CliError> {
 /// # Errors
 /// When the tar is damaged or hostile, or the folder cannot be written; what was unpacked before stays.
 pub fn unpack(file: File, folder: &Path) -> Result<Unpacked, CliError> {
-    unpack_limited(file, folder, BYTES_MAX, ENTRIES_MAX)
+    unpack_limited(file, folder, None, (BYTES_MAX, ENTRIES_MAX))
 }
 
-fn unpack_limited(file: impl Read, folder: &Path, bytes_max: u64, entries_max: u64) -> Result<Unpacked, CliError> {
+/// The same, but the tar's top file or folder gets the name `top` in `folder`.
+///
+/// # Errors
+/// As [`unpack`].
+pub fn unpack_as(file: File, folder: &Path, top: &OsStr) -> Result<Unpacked, CliError> {
+    unpack_limited(file, folder, Some(top), (BYTES_MAX, ENTRIES_MAX))
+}
+
+fn unpack_limited(
+    file: impl Read,
+    folder: &Path,
+    top: Option<&OsStr>,
+    (bytes_max, entries_max): (u64, u64),
+) -> Result<Unpacked, CliError> {
     std::fs::create_dir_all(folder).map_err(|error| unwritable(folder, error))?;
     let root = folder.canonicalize().map_err(|error| unwritable(folder, error))?;
     let mut archive = Archive::new(file);
@@ -76,8 +90,8 @@ fn unpack_limited(file: impl Read, folder: &Path, bytes_max: u64, entries_max: u
                 .next("fetch the tar itself with `fizz job output JOB --tar FILE`"));
         }
         let name = entry.path().map_err(damaged)?.into_owned();
-        let Some(inside) = path_inside(&name)? else { continue };
-        match write_entry(&mut entry, &root, &inside)? {
+        let Some(inside) = path_inside(&name, top)? else { continue };
+        match write_entry(&mut entry, &root, &inside, top)? {
             Written::Folder => {}
             Written::File => unpacked.files += 1,
             Written::LeftOut => {
@@ -89,8 +103,8 @@ fn unpack_limited(file: impl Read, folder: &Path, bytes_max: u64, entries_max: u
     Ok(unpacked)
 }
 
-/// The entry's path below the output folder; `None` for that folder itself.
-fn path_inside(name: &Path) -> Result<Option<PathBuf>, CliError> {
+/// The entry's path below the output folder; `None` for that folder itself. With a name for the top: below its parent.
+fn path_inside(name: &Path, top: Option<&OsStr>) -> Result<Option<PathBuf>, CliError> {
     let mut parts = Vec::new();
     for part in name.components() {
         match part {
@@ -101,7 +115,10 @@ fn path_inside(name: &Path) -> Result<Option<PathBuf>, CliError> {
             }
         }
     }
-    let inside: PathBuf = parts.into_iter().skip(1).collect();
+    let inside: PathBuf = match parts.first() {
+        Some(_) => top.into_iter().chain(parts.into_iter().skip(1)).collect(),
+        None => PathBuf::new(),
+    };
     Ok((!inside.as_os_str().is_empty()).then_some(inside))
 }
 
@@ -115,7 +132,12 @@ enum Written {
 }
 
 /// Writes one entry.
-fn write_entry(entry: &mut Entry<'_, impl Read>, root: &Path, inside: &Path) -> Result<Written, CliError> {
+fn write_entry(
+    entry: &mut Entry<'_, impl Read>,
+    root: &Path,
+    inside: &Path,
+    top: Option<&OsStr>,
+) -> Result<Written, CliError> {
     let target = root.join(inside);
     let kind = entry.header().entry_type();
     if kind.is_dir() {
@@ -130,7 +152,7 @@ fn write_entry(entry: &mut Entry<'_, impl Read>, root: &Path, inside: &Path) -> 
     } else if kind.is_symlink() {
         return write_link(entry, inside, &target);
     } else if kind.is_hard_link() {
-        return write_hard_link(entry, root, &target);
+        return write_hard_link(entry, root, &target, top);
     } else {
         return Err(hostile(inside, "is neither file, folder nor link"));
     }
@@ -193,9 +215,14 @@ fn write_link(entry: &Entry<'_, impl Read>, inside: &Path, target: &Path) -> Res
 }
 
 /// A hard link becomes a copy of a file that was unpacked before. One to a link, or to what was left out, is left out too.
-fn write_hard_link(entry: &Entry<'_, impl Read>, root: &Path, target: &Path) -> Result<Written, CliError> {
+fn write_hard_link(
+    entry: &Entry<'_, impl Read>,
+    root: &Path,
+    target: &Path,
+    top: Option<&OsStr>,
+) -> Result<Written, CliError> {
     let name = entry.link_name().map_err(damaged)?.unwrap_or_default().into_owned();
-    let Ok(Some(from)) = path_inside(&name) else { return Ok(Written::LeftOut) };
+    let Ok(Some(from)) = path_inside(&name, top) else { return Ok(Written::LeftOut) };
     let mut at = root.to_path_buf();
     for part in from.components() {
         at.push(part);
@@ -260,7 +287,8 @@ mod tests {
     fn unpacked(entries: &[(&str, EntryType, &str)]) -> (tempfile::TempDir, Result<Unpacked, String>) {
         let folder = tempfile::tempdir().unwrap();
         let target = folder.path().join("into");
-        let result = unpack_limited(&tar_of(entries)[..], &target, 1000, 100).map_err(|error| error.to_string());
+        let result =
+            unpack_limited(&tar_of(entries)[..], &target, None, (1000, 100)).map_err(|error| error.to_string());
         (folder, result)
     }
 
@@ -285,7 +313,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         for content in ["one", "two"] {
             let tar = tar_of(&[("output/a", EntryType::Regular, content)]);
-            unpack_limited(&tar[..], folder.path(), 1000, 100).unwrap();
+            unpack_limited(&tar[..], folder.path(), None, (1000, 100)).unwrap();
         }
         assert_eq!(std::fs::read(folder.path().join("a")).unwrap(), b"two");
     }

@@ -73,6 +73,54 @@ impl StopSignals {
     }
 }
 
+/// A terminal whose keys all go to the program as they are. Dropping it restores what was before.
+#[derive(Debug)]
+pub(crate) struct RawTerminal(libc::termios);
+
+impl RawTerminal {
+    /// Makes the terminal on standard input raw.
+    pub(crate) fn enter() -> io::Result<Self> {
+        let mut before = std::mem::MaybeUninit::<libc::termios>::uninit();
+        // SAFETY: the descriptor is a number, and the call writes a whole `termios` where it succeeds.
+        if unsafe { libc::tcgetattr(libc::STDIN_FILENO, before.as_mut_ptr()) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the call above succeeded.
+        let before = unsafe { before.assume_init() };
+        let mut raw = before;
+        // SAFETY: `raw` is a whole `termios` of our own.
+        unsafe { libc::cfmakeraw(&raw mut raw) };
+        // SAFETY: as above.
+        if unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &raw const raw) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self(before))
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // SAFETY: `self.0` is a whole `termios`, read from this terminal.
+        unsafe { libc::tcsetattr(libc::STDIN_FILENO, libc::TCSANOW, &raw const self.0) };
+    }
+}
+
+/// Tells of changes of the terminal's size.
+#[derive(Debug)]
+pub(crate) struct Resizes(unix::Signal);
+
+impl Resizes {
+    /// Begins to listen.
+    pub(crate) fn catch() -> io::Result<Self> {
+        unix::signal(unix::SignalKind::window_change()).map(Self)
+    }
+
+    /// Waits for the next change.
+    pub(crate) async fn next(&mut self) {
+        self.0.recv().await;
+    }
+}
+
 /// Readable by all, writable by its owner, and executable or not.
 pub(crate) fn set_executable(file: &File, executable: bool) -> io::Result<()> {
     file.set_permissions(Permissions::from_mode(if executable { 0o755 } else { 0o644 }))

@@ -24,6 +24,81 @@ impl StopSignals {
     }
 }
 
+/// A console whose keys all go to the program as they are. Dropping it restores what was before.
+#[derive(Debug)]
+pub(crate) struct RawTerminal {
+    input: u32,
+    output: u32,
+}
+
+const STD_INPUT_HANDLE: u32 = 0xffff_fff6;
+const STD_OUTPUT_HANDLE: u32 = 0xffff_fff5;
+/// Ctrl-C as a signal, whole lines, echo.
+const COOKED_INPUT: u32 = 0x1 | 0x2 | 0x4;
+/// Keys as terminals send them.
+const TERMINAL_INPUT: u32 = 0x200;
+/// Sequences as terminals take them, and no line end of its own making.
+const TERMINAL_OUTPUT: u32 = 0x4 | 0x8;
+
+#[link(name = "kernel32")]
+unsafe extern "system" {
+    fn GetStdHandle(which: u32) -> *mut std::ffi::c_void;
+    fn GetConsoleMode(console: *mut std::ffi::c_void, mode: *mut u32) -> i32;
+    fn SetConsoleMode(console: *mut std::ffi::c_void, mode: u32) -> i32;
+}
+
+fn console_mode(which: u32) -> io::Result<u32> {
+    let mut mode = 0;
+    // SAFETY: the handle is the process's own, and the call writes one number.
+    if unsafe { GetConsoleMode(GetStdHandle(which), &raw mut mode) } == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(mode)
+}
+
+fn set_console_mode(which: u32, mode: u32) -> io::Result<()> {
+    // SAFETY: the handle is the process's own.
+    if unsafe { SetConsoleMode(GetStdHandle(which), mode) } == 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+impl RawTerminal {
+    /// Makes the console raw.
+    pub(crate) fn enter() -> io::Result<Self> {
+        let before = Self { input: console_mode(STD_INPUT_HANDLE)?, output: console_mode(STD_OUTPUT_HANDLE)? };
+        set_console_mode(STD_INPUT_HANDLE, before.input & !COOKED_INPUT | TERMINAL_INPUT)?;
+        set_console_mode(STD_OUTPUT_HANDLE, before.output | TERMINAL_OUTPUT)?;
+        Ok(before)
+    }
+}
+
+impl Drop for RawTerminal {
+    fn drop(&mut self) {
+        // A console that is gone needs no restoring.
+        let _ = set_console_mode(STD_INPUT_HANDLE, self.input);
+        let _ = set_console_mode(STD_OUTPUT_HANDLE, self.output);
+    }
+}
+
+/// Looks for changes of the console's size; Windows tells of none.
+#[derive(Debug)]
+pub(crate) struct Resizes;
+
+impl Resizes {
+    /// Begins to look.
+    #[expect(clippy::unnecessary_wraps, reason = "the other systems can fail")]
+    pub(crate) fn catch() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// Waits until it is time to look.
+    pub(crate) async fn next(&mut self) {
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    }
+}
+
 /// Free bytes for this user on the volume that holds `path`.
 pub(crate) fn disk_bytes_free(path: &Path) -> io::Result<u64> {
     let disks = sysinfo::Disks::new_with_refreshed_list().map_err(io::Error::other)?;

@@ -56,6 +56,7 @@ pub fn build(args: &RunArgs, ours: &dyn Fn(&str) -> Option<String>) -> Result<Jo
             pids_max: args.pids_limit,
         },
         output_path: args.output.is_some().then(|| OUTPUT_PATH.to_owned()),
+        interactive: args.interactive,
         ..JobSpec::default()
     })
 }
