@@ -4,4 +4,5 @@
 
 mod alone;
 mod live;
+mod reach;
 mod world;

@@ -201,6 +201,7 @@ fn engine() -> FakeRuntime {
         ("hold", vec![Step::line("begin"), Step::Hold, Step::line("end")]),
         ("stubborn", vec![Step::IgnoreTerm, Step::line("begin"), Step::Hold]),
         ("chatty", vec![Step::line("begin"), Step::Hold, Step::line("more"), Step::Hold]),
+        ("worker", vec![Step::File("/work/seed".to_owned(), b"seed".to_vec()), Step::line("begin"), Step::Hold]),
         ("hungry", vec![Step::OutOfMemory]),
         ("maker", vec![Step::File("/output/picture.png".to_owned(), b"PNG".to_vec())]),
     ];

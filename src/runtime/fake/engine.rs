@@ -346,22 +346,33 @@ impl FakeRuntime {
         let folder = path.rsplit('/').next().unwrap_or(path).to_owned();
         let prefix = format!("{}/", path.trim_end_matches('/'));
         let mut tar = tar::Builder::new(Vec::new());
-        let mut found = false;
+        if let Some(bytes) = container.files.get(path) {
+            append(&mut tar, &folder, tar::EntryType::Regular, bytes)?;
+            return tar.into_inner().map_err(|error| broken(&error));
+        }
+        let below = |file: &str| file.strip_prefix(&prefix).map(str::to_owned);
+        let found = container.files.keys().any(|file| below(file).is_some());
+        append(&mut tar, &format!("{folder}/"), tar::EntryType::Directory, &[])?;
         for (file, bytes) in &container.files {
-            let Some(rest) = file.strip_prefix(&prefix) else { continue };
-            found = true;
-            let mut header = tar::Header::new_gnu();
-            header.set_size(bytes.len() as u64);
-            header.set_mode(0o644);
-            header.set_cksum();
-            tar.append_data(&mut header, format!("{folder}/{rest}"), bytes.as_slice())
-                .map_err(|error| broken(&error))?;
+            let Some(rest) = below(file) else { continue };
+            append(&mut tar, &format!("{folder}/{rest}"), tar::EntryType::Regular, bytes)?;
         }
         if !found {
             return Err(RuntimeError::NoSuchPath { path: path.to_owned() });
         }
         tar.into_inner().map_err(|error| broken(&error))
     }
+}
+
+fn append(tar: &mut tar::Builder<Vec<u8>>, name: &str, kind: tar::EntryType, bytes: &[u8]) -> Result<(), RuntimeError> {
+    let mut header = tar::Header::new_gnu();
+    header.set_entry_type(kind);
+    header.set_size(bytes.len() as u64);
+    header.set_mode(if kind.is_dir() { 0o755 } else { 0o644 });
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_cksum();
+    tar.append_data(&mut header, name, bytes).map_err(|error| broken(&error))
 }
 
 fn broken(error: &std::io::Error) -> RuntimeError {
