@@ -7,13 +7,15 @@
 //! - Only containers with our node's label are listed, stopped or removed.
 
 pub mod docker;
+mod exec;
 pub mod fake;
 pub mod network;
 pub mod sandbox;
 pub mod vulnerable;
 
+pub use exec::{EXEC_MARK, Exec, ExecId, ExecSpec};
+
 use std::net::Ipv4Addr;
-use std::pin::Pin;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -22,7 +24,6 @@ use futures_util::stream::BoxStream;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tokio::io::AsyncWrite;
 use tokio::sync::mpsc;
 
 use vulnerable::Finding;
@@ -214,38 +215,6 @@ pub struct LogEntry {
     pub stream: LogStream,
     /// The bytes, line end included where there was one.
     pub bytes: Bytes,
-}
-
-/// The engine's identifier of a command in a running container.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ExecId(pub String);
-
-/// A command to be run in a running container, as the container's own user and with no more rights than it has.
-#[derive(Debug, Clone)]
-pub struct ExecSpec {
-    /// Program and arguments.
-    pub command: Vec<String>,
-    /// A terminal of this size; pipes when absent.
-    pub tty: Option<TerminalSize>,
-    /// Variables on top of the container's own.
-    pub env: Vec<(String, Secret)>,
-    /// Working directory; the container's own when absent.
-    pub workdir: Option<String>,
-    /// By which the command and its children are found again; [`EXEC_MARK`] carries it.
-    pub mark: String,
-}
-
-/// Variable in the environment of a command and of what it starts, by which [`ContainerRuntime::exec_kill`] finds them.
-pub const EXEC_MARK: &str = "FIZZ_SESSION";
-
-/// A command that runs in a container.
-pub struct Exec {
-    /// For [`ContainerRuntime::exec_code`] and [`ContainerRuntime::exec_resize`].
-    pub id: ExecId,
-    /// Its standard input; shutting it down is the end of input.
-    pub input: Pin<Box<dyn AsyncWrite + Send>>,
-    /// What it writes, at the pace at which this is read; a terminal writes to standard output. Ends when nobody writes any more.
-    pub output: BoxStream<'static, Result<(LogStream, Bytes), RuntimeError>>,
 }
 
 /// What a container has on disk.

@@ -20,13 +20,12 @@ use futures_util::stream;
 use tokio::sync::mpsc;
 
 use super::session::{Input, Sentence};
+use crate::runtime::sandbox::WORK_PATH;
 use crate::runtime::{ContainerId, ContainerRuntime, RuntimeError};
 use crate::wire::job::JobSpec;
 use crate::wire::reach::ReachFrame;
 use filter::{Owner, Rules};
 
-/// The job's work directory.
-const WORK_DIR: &str = "/work";
 /// Pieces between the network, the check and the engine.
 const PIECES_MAX: usize = 4;
 /// Bytes of a tar's header.
@@ -48,11 +47,11 @@ impl Place {
     /// A sentence for the renter.
     pub(super) fn of(spec: &JobSpec, service: Option<&str>, path: &str) -> Result<Self, Sentence> {
         let parts = parts(path)?;
-        let allowed = [Some(WORK_DIR), spec.output_path.as_deref()];
+        let allowed = [Some(WORK_PATH), spec.output_path.as_deref()];
         let below = |root: &str| self::parts(root).is_ok_and(|root| !root.is_empty() && parts.starts_with(&root));
         if !allowed.into_iter().flatten().any(below) {
             let output = spec.output_path.as_ref().map(|path| format!(" and {path}")).unwrap_or_default();
-            return Err(format!("'{path}' is not where the job may write; copy to {WORK_DIR}{output}"));
+            return Err(format!("'{path}' is not where the job may write; copy to {WORK_PATH}{output}"));
         }
         let wanted = |name: &str| service.is_none_or(|service| service == name);
         let found = spec.services.iter().find(|service| wanted(&service.name));
