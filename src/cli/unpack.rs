@@ -413,6 +413,6 @@ mod tests {
     #[test]
     fn bytes_that_are_no_tar_are_refused() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(unpack_limited(&[7_u8; 2048][..], folder.path(), 1000, 100).is_err());
+        assert!(unpack_limited(&[7_u8; 2048][..], folder.path(), None, (1000, 100)).is_err());
     }
 }
