@@ -16,7 +16,8 @@ use sha2::{Digest as _, Sha256};
 /// What every container of the tests can run.
 pub(crate) const APPLETS: &[&str] = &[
     "sh", "cat", "dd", "echo", "env", "false", "grep", "head", "id", "kill", "ls", "mkdir", "printf", "pwd", "seq",
-    "sleep", "tail", "touch", "tr", "true", "wc", "yes", "ip", "chmod", "rm",
+    "sleep", "tail", "touch", "tr", "true", "wc", "yes", "ip", "chmod", "rm", "chown", "cp", "df", "ln", "mount",
+    "xargs",
 ];
 
 /// Runs the docker command line and fails with its words.
@@ -53,10 +54,26 @@ impl TestImage {
         Self::make(if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }, "private", &[], &[])
     }
 
+    /// An image for this machine with more files, symbolic links (path, target) and settings.
+    pub(crate) fn with(files: &[(&str, Vec<u8>)], links: &[(&str, &str)], settings: &serde_json::Value) -> Self {
+        let architecture = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
+        Self::load(architecture, "with", &[("io.fizz.shared", "true")], layer_tar(files, links), settings)
+    }
+
     fn make(architecture: &str, tag: &str, files: &[(&str, Vec<u8>)], labels: &[(&str, &str)]) -> Self {
+        Self::load(architecture, tag, labels, layer_tar(files, &[]), &serde_json::json!({}))
+    }
+
+    fn load(
+        architecture: &str,
+        tag: &str,
+        labels: &[(&str, &str)],
+        layer: Vec<u8>,
+        settings: &serde_json::Value,
+    ) -> Self {
         let id = LeaseId::generate(Clock::system().now());
         let name = format!("fizz-test-{id}:{tag}");
-        load(&image_tar(&name, architecture, files, labels));
+        load(&image_tar(&name, architecture, layer, labels, settings));
         Self { name }
     }
 
@@ -80,14 +97,20 @@ fn load(tar: &[u8]) {
 }
 
 /// What `docker save` would have written: one layer, a configuration and a manifest.
-fn image_tar(name: &str, architecture: &str, files: &[(&str, Vec<u8>)], labels: &[(&str, &str)]) -> Vec<u8> {
+fn image_tar(
+    name: &str,
+    architecture: &str,
+    layer: Vec<u8>,
+    labels: &[(&str, &str)],
+    settings: &serde_json::Value,
+) -> Vec<u8> {
     let mut labels: std::collections::BTreeMap<_, _> = labels.iter().copied().collect();
     labels.extend([("io.fizz.test", "1"), ("name", name)]);
-    let layer = layer_tar(files);
     let diff_id = format!("sha256:{}", hex::encode(Sha256::digest(&layer)));
+    let mut own = serde_json::json!({"Env": ["PATH=/bin"], "Labels": labels});
+    own.as_object_mut().unwrap().extend(settings.as_object().unwrap().clone());
     let config = serde_json::json!({
-        "architecture": architecture, "os": "linux",
-        "config": {"Env": ["PATH=/bin"], "Labels": labels},
+        "architecture": architecture, "os": "linux", "config": own,
         "rootfs": {"type": "layers", "diff_ids": [diff_id]},
     })
     .to_string();
@@ -102,7 +125,7 @@ fn image_tar(name: &str, architecture: &str, files: &[(&str, Vec<u8>)], labels: 
     tar.into_inner().unwrap()
 }
 
-fn layer_tar(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
+fn layer_tar(files: &[(&str, Vec<u8>)], links: &[(&str, &str)]) -> Vec<u8> {
     let busybox = std::fs::read("/bin/busybox").expect("the tests need busybox-static: apt-get install busybox-static");
     let mut tar = tar::Builder::new(Vec::new());
     add_file(&mut tar, "bin/busybox", &busybox, 0o755);
@@ -116,6 +139,13 @@ fn layer_tar(files: &[(&str, Vec<u8>)]) -> Vec<u8> {
     add_file(&mut tar, "etc/not-executable", b"text", 0o644);
     for (path, bytes) in files {
         add_file(&mut tar, path, bytes, 0o644);
+    }
+    for (path, target) in links {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        tar.append_link(&mut header, path, target).unwrap();
     }
     tar.into_inner().unwrap()
 }
