@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::connect::RenterArgs;
 use super::errors::{CliError, Exit};
-use super::values::{count, parse_bytes, parse_cpus, parse_isolation, parse_rate, parse_seconds};
+use super::values::{count, parse_bytes, parse_cpus, parse_disk, parse_isolation, parse_rate, parse_seconds};
 use super::{output, unpack};
 use crate::clock::Clock;
 use crate::rent::{RentClient, RentError};
@@ -27,6 +27,8 @@ use crate::wire::{HourlyRate, JobId, NodeId};
 /// Arguments of `fizz run`.
 #[derive(Debug, Clone, Args)]
 #[command(after_help = "\
+The job runs as the image's own user, or as nobody, with no capabilities. It may
+write to /work (its home), /output, and /tmp, which is memory.
 The job's output folder is /output; --output DIR brings it back.
 --rm is accepted as in docker and changes nothing: the container and its files
 are always removed; what stays is the job's record, which is also its bill.
@@ -53,12 +55,15 @@ pub struct RunArgs {
     /// Whole GPUs; no node lends any yet, so such a job waits
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Resources")]
     pub gpus: u32,
-    /// Disk for what the job writes, like 1g
-    #[arg(long, value_name = "SIZE", default_value = "1g", value_parser = parse_bytes, help_heading = "Resources")]
+    /// Disk for what the job writes, like 1g; with 0 it can write to memory only
+    #[arg(long, value_name = "SIZE", default_value = "1g", value_parser = parse_disk, help_heading = "Resources")]
     pub disk: u64,
     /// Processes and threads it may have
     #[arg(long, value_name = "N", default_value_t = crate::wire::job::default_pids_max(), help_heading = "Resources")]
     pub pids_limit: u32,
+    /// Size of /dev/shm, like 1g; counts as memory [default: 64m]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Resources")]
+    pub shm_size: Option<u64>,
     /// Only this node
     #[arg(long, value_name = "ID", help_heading = "Resources")]
     pub node: Option<NodeId>,
@@ -75,6 +80,9 @@ pub struct RunArgs {
     /// Working directory in the container
     #[arg(long, short, value_name = "DIR", help_heading = "Container")]
     pub workdir: Option<String>,
+    /// Run as root of the container, without capabilities; some nodes refuse that
+    #[arg(long, help_heading = "Container")]
+    pub root: bool,
     /// Program instead of the image's entrypoint
     #[arg(long, value_name = "PROGRAM", help_heading = "Container")]
     pub entrypoint: Option<String>,

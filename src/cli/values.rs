@@ -29,6 +29,14 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     if bytes == 0 { Err(format!("'{text}' is no size: it must be above zero")) } else { Ok(bytes) }
 }
 
+/// A size, or `0` for none.
+///
+/// # Errors
+/// A sentence when it is no size.
+pub fn parse_disk(text: &str) -> Result<u64, String> {
+    if text.trim() == "0" { Ok(0) } else { parse_bytes(text) }
+}
+
 /// `number` with at most six decimals times `factor`, rounded down; `None` when it is no number or too large.
 fn scaled(number: &str, factor: u64) -> Option<u64> {
     let (whole, decimals) = number.split_once('.').unwrap_or((number, ""));

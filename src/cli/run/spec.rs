@@ -28,6 +28,9 @@ pub fn build(args: &RunArgs, ours: &dyn Fn(&str) -> Option<String>) -> Result<Jo
     for pair in &args.env {
         add_variable(pair, ours, &mut env).map_err(|why| CliError::usage(format!("--env {why}")))?;
     }
+    if args.disk == 0 && args.output.is_some() {
+        return Err(CliError::usage("--output needs disk for what is brought back; leave out --disk 0"));
+    }
     Ok(JobSpec {
         name: args.name.clone(),
         services: vec![ServiceSpec {
@@ -43,6 +46,8 @@ pub fn build(args: &RunArgs, ours: &dyn Fn(&str) -> Option<String>) -> Result<Jo
                 disk_bytes: args.disk,
                 gpus: args.gpus,
             },
+            root: args.root,
+            shm_bytes: args.shm_size,
             ..ServiceSpec::default()
         }],
         requirements: Requirements { node_id: args.node, isolation: args.isolation, ..Requirements::default() },
@@ -135,6 +140,16 @@ mod tests {
         use crate::wire::job::Isolation;
         assert_eq!(built(&["--isolation", "gvisor", "x"]).requirements.isolation, Some(Isolation::Gvisor));
         assert_eq!(built(&["x"]).requirements.isolation, None);
+    }
+
+    #[test]
+    fn a_job_can_ask_for_root_for_shared_memory_and_for_no_disk() {
+        let service = &built(&["alpine"]).services[0];
+        assert_eq!((service.root, service.shm_bytes, service.resources.disk_bytes), (false, None, 1 << 30));
+        let service = &built(&["--root", "--shm-size", "2g", "--disk", "0", "alpine"]).services[0];
+        assert_eq!((service.root, service.shm_bytes, service.resources.disk_bytes), (true, Some(2 << 30), 0));
+        let error = build(&parse(&["--disk", "0", "--output", "out", "alpine"]), &|_| None).unwrap_err().to_string();
+        assert!(error.contains("--output needs disk"), "{error}");
     }
 
     #[test]
