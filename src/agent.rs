@@ -32,6 +32,7 @@ use crate::clock::Clock;
 use crate::config::{Ceiling, OfferConfig};
 use crate::control::{ControlError, Server, Snapshot, first_snapshot};
 use crate::http::{HttpError, Trust};
+use crate::job::images::{ImagePolicy, PolicyError};
 use crate::paths::StateDir;
 use crate::runtime::ContainerRuntime;
 use crate::wire::Secret;
@@ -112,6 +113,7 @@ pub struct Agent {
     client: Client,
     /// The open journal, or why it cannot be trusted.
     memory: Result<Journal, String>,
+    image_policy: ImagePolicy,
     control: Option<Server>,
     snapshots: watch::Sender<Snapshot>,
     lock: StateLock,
@@ -134,6 +136,9 @@ pub enum AgentError {
     /// The control socket.
     #[error(transparent)]
     Control(#[from] ControlError),
+    /// The owner's words about images.
+    #[error(transparent)]
+    Images(#[from] PolicyError),
     /// The folder for outputs on their way.
     #[error("the folder {folder} for outputs cannot be made")]
     Spool {
@@ -173,6 +178,7 @@ pub async fn build(options: AgentOptions, clock: Clock) -> Result<Agent, AgentEr
     if options.coordinators.is_empty() {
         return Err(AgentError::NoCoordinator);
     }
+    let image_policy = ImagePolicy::read(&options.ceiling.images, driver::image_cache_default())?;
     let lock = StateLock::take(&options.state_dir)?;
     let identity = Identity::load_or_create(&options.state_dir, &lock)?;
     let spool = options.state_dir.spool();
@@ -186,7 +192,7 @@ pub async fn build(options: AgentOptions, clock: Clock) -> Result<Agent, AgentEr
     let memory = Journal::open(&options.state_dir.journal()).await.map_err(|error| whole(&error));
     let url = options.coordinators.first().map_or("", |c| c.url.as_str());
     let (snapshots, _) = watch::channel(first_snapshot(&options.name, url, clock.now()));
-    Ok(Agent { options, clock, client, memory, control, snapshots, lock })
+    Ok(Agent { options, clock, client, memory, image_policy, control, snapshots, lock })
 }
 
 /// An error with everything behind it in one sentence, for views that show text only.
@@ -216,6 +222,7 @@ impl Agent {
             clock: self.clock,
             client: self.client,
             memory: self.memory,
+            image_policy: self.image_policy,
             control: self.control,
             snapshots: self.snapshots,
         };

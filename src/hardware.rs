@@ -139,6 +139,13 @@ pub fn fingerprint(host: &Host, gpus: &[Gpu], method: u32) -> String {
     hex::encode(hash.finalize())
 }
 
+/// Size of the disk that holds the engine's folder, or will hold it; nothing when the system does not tell.
+#[must_use]
+pub fn disk_bytes_total(docker_data_dir: &Path) -> Option<u64> {
+    let existing = docker_data_dir.ancestors().find(|ancestor| ancestor.exists())?;
+    crate::os::disk_bytes_total(existing).ok()
+}
+
 /// What this machine calls itself; `node` when it has no name.
 #[must_use]
 pub fn host_name() -> String {

@@ -6,6 +6,8 @@
 //! - Every call has a deadline; answers are read up to a size limit.
 //! - Credentials travel in the `Authorization` header only, never in an address.
 
+pub mod public;
+
 use std::error::Error as StdError;
 use std::sync::Arc;
 use std::time::Duration;

@@ -9,7 +9,9 @@
 pub mod docker;
 mod exec;
 pub mod fake;
+pub mod images;
 pub mod network;
+pub mod provision;
 pub mod sandbox;
 pub mod vulnerable;
 
@@ -246,7 +248,7 @@ pub struct ContainerEvent {
 
 /// What a container engine can do for the agent.
 #[async_trait]
-pub trait ContainerRuntime: Send + Sync + 'static {
+pub trait ContainerRuntime: provision::Provision + Send + Sync + 'static {
     /// Asks the engine who it is; the way to see whether it is there and allowed.
     async fn engine(&self) -> Result<Engine, RuntimeError>;
 
@@ -396,6 +398,37 @@ pub enum RuntimeError {
         found: String,
         /// This machine's.
         here: String,
+    },
+    /// The owner does not take images from there.
+    #[error("image '{image}' is refused: {why}")]
+    ImageRefused {
+        /// As the job wrote it.
+        image: String,
+        /// Which rule is in the way.
+        why: String,
+    },
+    /// Nobody whom the owner trusts has signed it.
+    #[error(
+        "image '{image}' is refused: {why}; this node takes only images that are signed by somebody its owner trusts"
+    )]
+    ImageUnsigned {
+        /// As the job wrote it.
+        image: String,
+        /// What is missing.
+        why: String,
+    },
+    /// The registry lets this node pull no more for now.
+    #[error(
+        "the registry of image '{image}' lets this node pull no more for now: {detail}; a login (`fizz run --registry-login-file`) \
+         or a mirror (owner: images.mirror) gets around that"
+    )]
+    RegistryBusy {
+        /// As the job wrote it.
+        image: String,
+        /// The registry's words.
+        detail: String,
+        /// When it may be asked again, where the registry says so.
+        retry_after: Option<Duration>,
     },
     /// The registry broke off or cannot be reached.
     #[error("image '{image}' could not be pulled: {detail}")]

@@ -89,6 +89,7 @@ fn each_crate_has_one_owner() {
         ("rcgen", &["coordinator/tls"]),
         ("object_store", &["coordinator/outputs"]),
         ("reqwest", &["http", "rent", "agent/client"]),
+        ("ring", &["runtime/images/cosign"]),
         ("clap", &["cli", "main"]),
         ("comfy_table", &["cli"]),
         ("indicatif", &["cli"]),
@@ -183,6 +184,7 @@ fn decisions_stay_pure() {
         "coordinator/placement",
         "coordinator/validate",
         "bench/score",
+        "runtime/images",
     ];
     let impure = ["tokio", "reqwest", "sqlx", "bollard", "axum", "object_store", "std::fs", "std::net", "std::process"];
     let sources = sources();

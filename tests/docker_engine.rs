@@ -14,6 +14,7 @@ use docker_support::{TestImage, in_time, shell, wait_for};
 use fizz::agent::journal::Journal;
 use fizz::clock::Clock;
 use fizz::job::fake::FakePort;
+use fizz::job::images::{ImagePolicy, Images, Logins};
 use fizz::job::runner::{RunnerDeps, spawn};
 use fizz::runtime::docker::DockerRuntime;
 use fizz::runtime::{ContainerRuntime, RuntimeError};
@@ -131,10 +132,12 @@ async fn a_job_whose_engine_is_stopped_or_killed_and_started_again_is_given_back
         engine.take(&image);
         let folder = tempfile::tempdir().unwrap();
         let (clock, port) = (Clock::system(), FakePort::default());
+        let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
         let deps = RunnerDeps {
             runtime: Arc::new(DockerRuntime::connect(Some(&engine.address())).await.unwrap()),
             port: Arc::new(port.clone()),
-            journal: Journal::open(&folder.path().join("state.sqlite")).await.unwrap(),
+            images: Images::new(journal.clone(), Clock::system(), ImagePolicy::default(), Logins::default()),
+            journal,
             node_id: NodeId::generate(clock.now()),
             clock,
             spool_dir: folder.path().to_owned(),

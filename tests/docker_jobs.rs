@@ -12,6 +12,7 @@ use docker_support::{TestImage, TestNode, docker, in_time, resident_bytes, wait_
 use fizz::agent::journal::Journal;
 use fizz::clock::Clock;
 use fizz::job::fake::{FakePort, Received};
+use fizz::job::images::{ImagePolicy, Images, Logins};
 use fizz::job::runner::{LeaseCommand, LeaseHandle, RunnerDeps, spawn};
 use fizz::runtime::docker::DockerRuntime;
 use fizz::runtime::{ContainerRuntime, ContainerStatus};
@@ -39,10 +40,12 @@ impl Bench {
         let node = TestNode::new();
         let engine = Arc::new(DockerRuntime::connect(address).await.unwrap());
         let port = FakePort::default();
+        let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
         let deps = RunnerDeps {
             runtime: engine.clone(),
             port: Arc::new(port.clone()),
-            journal: Journal::open(&folder.path().join("state.sqlite")).await.unwrap(),
+            images: Images::new(journal.clone(), Clock::system(), ImagePolicy::default(), Logins::default()),
+            journal,
             clock: Clock::system(),
             node_id: node.node_id,
             spool_dir: folder.path().to_owned(),

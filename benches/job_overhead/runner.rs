@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use fizz::agent::journal::Journal;
 use fizz::clock::{Clock, Steady};
+use fizz::job::images::{ImagePolicy, Images, Logins};
 use fizz::job::runner::{RunnerDeps, spawn};
 use fizz::job::{LeasePort, PortError};
 use fizz::runtime::docker::DockerRuntime;
@@ -77,6 +78,7 @@ impl Runner {
         let deps = RunnerDeps {
             runtime: Arc::new(self.docker.clone()),
             port: Arc::new(Port { clock: clock.clone(), seen }),
+            images: Images::new(self.journal.clone(), clock.clone(), ImagePolicy::default(), Logins::default()),
             journal: self.journal.clone(),
             clock: clock.clone(),
             node_id: self.node_id,

@@ -23,12 +23,12 @@ use super::{AgentOptions, Outcome, whole};
 use crate::bench::BenchOutput;
 use crate::clock::{Clock, Steady};
 use crate::control::{ControlCommand, ControlHandle, EarningsReply, Server, Snapshot};
+use crate::job::images::{ImagePolicy, Images, Logins};
 use crate::job::runner::LeaseCommand;
 use crate::runtime::network::OwnedNetwork;
 use crate::runtime::vulnerable;
 use crate::runtime::{ContainerRuntime, OwnedContainer, RuntimeError};
 use crate::wire::account::Earnings;
-use crate::wire::lease::Assignment;
 use crate::wire::node::{Engine, NodeState};
 use crate::wire::{BootId, Generation, LeaseId, NodeId};
 
@@ -37,10 +37,12 @@ mod joining;
 mod leases;
 mod measure;
 mod reach;
+mod taking;
 mod view;
 
 use engine::Owned;
 use leases::Leases;
+pub(super) use measure::image_cache_default;
 
 const INBOX_MAX: usize = 256;
 const CONTROL_MAX: usize = 16;
@@ -53,6 +55,7 @@ pub(super) struct Parts {
     pub(super) clock: Clock,
     pub(super) client: Client,
     pub(super) memory: Result<Journal, String>,
+    pub(super) image_policy: ImagePolicy,
     pub(super) control: Option<Server>,
     pub(super) snapshots: watch::Sender<Snapshot>,
 }
@@ -99,6 +102,10 @@ struct Driver {
     clock: Clock,
     client: Client,
     journal: Option<Journal>,
+    /// Images for leases; none in the safe state.
+    images: Option<Images>,
+    /// Registry logins, as the coordinator has said them last.
+    logins: Logins,
     machine: Machine,
     boot_id: BootId,
     node_id: Option<NodeId>,
@@ -176,12 +183,17 @@ impl Driver {
             tasks.spawn(server.run(handle, parts.clock.clone()));
         }
         let (journal, waiting, machine) = recall(parts.memory).await;
+        let logins = Logins::default();
+        let policy = parts.image_policy;
+        let images = journal.clone().map(|journal| Images::new(journal, parts.clock.clone(), policy, logins.clone()));
         let first = Report { state: machine.state(), reason: None, generation: Generation(0), leases: Vec::new() };
         let mut driver = Self {
             options: parts.options,
             clock: parts.clock,
             client: parts.client,
             journal,
+            images,
+            logins,
             machine,
             boot_id: BootId::generate(now),
             node_id: None,
@@ -242,7 +254,12 @@ impl Driver {
 
     async fn take(&mut self, input: Input) {
         match input {
-            Input::Event(event) => self.feed(event).await,
+            Input::Event(event) => {
+                if let Event::Assigned(wish) = &event {
+                    self.logins.learn(&wish.leases);
+                }
+                self.feed(event).await;
+            }
             Input::Enrollment(step) => match step {
                 Ok(EnrollStep::Enrolled { node_id, .. }) => {
                     self.joined(node_id);
@@ -265,6 +282,7 @@ impl Driver {
             }
             Input::LeaseEnded(lease_id, over) => {
                 self.leases.remove(lease_id);
+                self.release_images(lease_id);
                 self.feed(Event::TaskEnded { lease_id, over }).await;
                 self.ask_earnings(None);
             }
@@ -311,29 +329,6 @@ impl Driver {
             Action::RemoveContainers(lease_id) => self.remove_containers(lease_id),
             Action::Stopped => {}
         }
-        None
-    }
-
-    async fn spawn(&mut self, assignment: Assignment) -> Option<Event> {
-        let lease_id = assignment.lease_id;
-        let (Some(journal), Some(runtime), Some(node_id)) = (&self.journal, &self.runtime, self.node_id) else {
-            return Some(Event::NotKept { lease_id, why: "the container engine has not answered yet".to_owned() });
-        };
-        if let Err(error) = journal.put_lease(&assignment).await {
-            tracing::warn!(%error, %lease_id, "a lease could not be kept and is not started");
-            return Some(Event::NotKept { lease_id, why: error.to_string() });
-        }
-        tracing::info!(%lease_id, job_id = %assignment.job_id, "taking up a lease");
-        let deps = crate::job::runner::RunnerDeps {
-            runtime: Arc::clone(runtime),
-            port: Arc::new(self.client.clone()),
-            journal: journal.clone(),
-            clock: self.clock.clone(),
-            node_id,
-            spool_dir: self.options.state_dir.spool(),
-        };
-        let found = self.found.remove(&lease_id).unwrap_or_default();
-        self.leases.start(deps, assignment, found, self.inbox.clone());
         None
     }
 

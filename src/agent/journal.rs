@@ -3,11 +3,13 @@
 //! Invariants
 //! - What a call has written is on the disk when it returns (WAL, synchronous FULL).
 //! - An event gets its sequence in the transaction that stores it: sequences of a lease start at 1 and have no gaps.
+//! - A registry's password is never in it: an assignment is written without, and its lease gets it again from the coordinator.
 //! - It holds what renters gave their jobs: only its owner may read it, and a forgotten lease leaves no bytes in it.
 //! - A file that cannot be trusted is never repaired or thrown away silently; the error says how to move it aside.
 //! - One connection; calls queue up behind one another.
 
 mod error;
+mod images;
 mod schema;
 
 use std::path::{Path, PathBuf};
@@ -28,6 +30,7 @@ use crate::wire::lease::{Assignment, LeaseChange, LeaseEvent};
 use crate::wire::{LeaseId, Sequence};
 
 pub use error::JournalError;
+pub use images::CachedImage;
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -106,7 +109,7 @@ impl Journal {
         )
         .bind(assignment.lease_id.to_string())
         .bind(i64::try_from(assignment.generation.0).unwrap_or(i64::MAX))
-        .bind(self.encode(assignment)?)
+        .bind(self.encode(&images::without_passwords(assignment))?)
         .execute(connection)
         .await
         .map_err(|error| self.failed(error))?;

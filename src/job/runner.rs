@@ -22,6 +22,7 @@ use tokio::task::JoinHandle;
 use crate::agent::journal::Journal;
 use crate::clock::Clock;
 use crate::job::LeasePort;
+use crate::job::images::Images;
 use crate::runtime::{ContainerRuntime, OwnedContainer};
 use crate::wire::lease::{Assignment, LeasePhase};
 use crate::wire::{HourlyRate, JobId, LeaseId, NodeId};
@@ -37,6 +38,8 @@ pub struct RunnerDeps {
     pub port: Arc<dyn LeasePort>,
     /// The agent's memory.
     pub journal: Journal,
+    /// Images, shared by all leases.
+    pub images: Images,
     /// Wall and steady time.
     pub clock: Clock,
     /// This node.

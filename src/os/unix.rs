@@ -31,6 +31,12 @@ pub(crate) fn disk_weight_exists() -> bool {
         .any(|group| group.join("io.weight").exists() || group.join("io.bfq.weight").exists())
 }
 
+/// Size of the file system that holds `path`, which must exist.
+pub(crate) fn disk_bytes_total(path: &Path) -> io::Result<u64> {
+    let stat = rustix::fs::statvfs(path)?;
+    Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
+}
+
 /// Makes the child the head of a process group of its own, so that all of it can be ended at once.
 pub(crate) fn own_process_group(command: &mut Command) {
     command.process_group(0);

@@ -101,14 +101,21 @@ impl Resizes {
 
 /// Free bytes for this user on the volume that holds `path`.
 pub(crate) fn disk_bytes_free(path: &Path) -> io::Result<u64> {
+    on_volume(path, sysinfo::Disk::available_space)
+}
+
+/// Size of the volume that holds `path`, which must exist.
+pub(crate) fn disk_bytes_total(path: &Path) -> io::Result<u64> {
+    on_volume(path, sysinfo::Disk::total_space)
+}
+
+fn on_volume(path: &Path, ask: fn(&sysinfo::Disk) -> u64) -> io::Result<u64> {
     let disks = sysinfo::Disks::new_with_refreshed_list().map_err(io::Error::other)?;
     let volume = disks
         .iter()
         .filter(|disk| path.starts_with(disk.mount_point()))
         .max_by_key(|disk| disk.mount_point().as_os_str().len());
-    volume
-        .map(sysinfo::Disk::available_space)
-        .ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no volume holds this folder"))
+    volume.map(ask).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no volume holds this folder"))
 }
 
 /// Free bytes; Windows has no limit on files.

@@ -17,6 +17,7 @@ mod images;
 mod import;
 mod logs;
 mod networks;
+mod provision;
 mod witness;
 
 use std::collections::HashMap;

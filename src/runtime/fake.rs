@@ -9,6 +9,7 @@ mod container;
 mod engine;
 mod exec;
 mod networks;
+mod provision;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -97,6 +97,11 @@ pub(super) fn describe(engine: Engine, gpus: Vec<Gpu>, offer: &OfferConfig) -> R
     hardware::inventory(engine, gpus, &limits, data_dir())
 }
 
+/// A tenth of the disk that the engine is likely to use, for the image cache of an owner who named no size.
+pub(in crate::agent) fn image_cache_default() -> u64 {
+    hardware::disk_bytes_total(data_dir()).map_or(u64::MAX, |bytes| bytes / 10)
+}
+
 fn data_dir() -> &'static Path {
     DATA_DIRS.iter().map(Path::new).find(|path| path.exists()).unwrap_or(Path::new("/"))
 }

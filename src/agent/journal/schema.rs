@@ -7,7 +7,7 @@ use sqlx::sqlite::SqlitePool;
 use super::JournalError;
 
 /// Version this build writes; kept in SQLite's `user_version`.
-pub(super) const VERSION: i64 = 1;
+pub(super) const VERSION: i64 = 2;
 
 const VERSION_1: &str = "\
 CREATE TABLE leases (
@@ -29,6 +29,19 @@ CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT RO
 PRAGMA user_version = 1;
 ";
 
+/// Images that were pulled for jobs, so that the least recently used can go. Without an id while the pull goes on.
+const VERSION_2: &str = "\
+CREATE TABLE images (
+    reference TEXT PRIMARY KEY,
+    image_id TEXT,
+    bytes INTEGER NOT NULL DEFAULT 0,
+    pulled_at INTEGER NOT NULL,
+    used_at INTEGER NOT NULL,
+    needed_login INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+PRAGMA user_version = 2;
+";
+
 /// Checks the file and brings it to [`VERSION`].
 pub(super) async fn prepare(pool: &SqlitePool, path: &Path) -> Result<(), JournalError> {
     let failed = |error| JournalError::from_sqlx(path, error);
@@ -41,8 +54,10 @@ pub(super) async fn prepare(pool: &SqlitePool, path: &Path) -> Result<(), Journa
     if verdict != "ok" {
         return Err(JournalError::Corrupt { path: path.to_owned(), detail: verdict });
     }
-    if found == 0 {
-        sqlx::raw_sql(VERSION_1).execute(&mut *tx).await.map_err(failed)?;
+    for (version, statements) in [(1, VERSION_1), (2, VERSION_2)] {
+        if found < version {
+            sqlx::raw_sql(statements).execute(&mut *tx).await.map_err(failed)?;
+        }
     }
     tx.commit().await.map_err(failed)
 }

@@ -136,7 +136,7 @@ async fn a_file_of_a_newer_version_is_refused_and_left_as_it_is() {
     journal.close().await;
     for _ in 0..2 {
         let error = Journal::open(&path).await.unwrap_err();
-        assert!(matches!(error, JournalError::Newer { found: 9, known: 1, .. }), "{error:?}");
+        assert!(matches!(error, JournalError::Newer { found: 9, known: 2, .. }), "{error:?}");
     }
 }
 
@@ -221,4 +221,82 @@ async fn a_forgotten_lease_leaves_no_byte_of_its_secrets() {
     journal.forget_lease(gone.lease_id).await.unwrap();
     assert!(!holds("sesame-of-the-first"));
     assert!(holds("sesame-of-the-second"));
+}
+
+#[tokio::test]
+async fn a_file_of_the_first_version_opens_with_everything_in_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite");
+    let journal = Journal::open(&path).await.unwrap();
+    let lease = assignment(1);
+    journal.put_lease(&lease).await.unwrap();
+    journal.set_meta("node_id", Some("abc")).await.unwrap();
+    sqlx::raw_sql("DROP TABLE images; PRAGMA user_version = 1").execute(&journal.pool).await.unwrap();
+    journal.close().await;
+    for _ in 0..2 {
+        let journal = Journal::open(&path).await.unwrap();
+        assert_eq!(journal.leases().await.unwrap()[0].assignment, lease);
+        assert_eq!(journal.meta("node_id").await.unwrap().as_deref(), Some("abc"));
+        journal.claim_image("alpine@sha256:1", false, at(5)).await.unwrap();
+        assert_eq!(journal.cached_images().await.unwrap().len(), 1);
+        journal.close().await;
+    }
+}
+
+#[tokio::test]
+async fn images_are_remembered_in_the_order_of_their_last_use() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.sqlite");
+    let journal = Journal::open(&path).await.unwrap();
+    for (reference, second) in [("a", 1), ("b", 2), ("c", 3)] {
+        journal.claim_image(reference, reference == "b", at(second)).await.unwrap();
+    }
+    journal.keep_image("a", "sha256:a", 10, at(4)).await.unwrap();
+    journal.keep_image("b", "sha256:b", 20, at(5)).await.unwrap();
+    journal.use_image("a", false, at(6)).await.unwrap();
+    journal.forget_image("c").await.unwrap();
+    journal.close().await;
+    let journal = Journal::open(&path).await.unwrap();
+    let seen: Vec<_> = journal.cached_images().await.unwrap();
+    let seen: Vec<_> =
+        seen.iter().map(|i| (i.reference.as_str(), i.image_id.as_deref(), i.bytes, i.needed_login)).collect();
+    assert_eq!(seen, [("b", Some("sha256:b"), 20, true), ("a", Some("sha256:a"), 10, false)]);
+}
+
+#[tokio::test]
+async fn an_image_is_wanted_while_a_lease_that_is_not_over_names_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
+    let lease = assignment(1);
+    let saved: Saved = serde_json::from_value(serde_json::json!({
+        "stage": "starting", "image": {"image_id": "sha256:abc", "digest": "x@sha256:1"},
+    }))
+    .unwrap();
+    journal.record_new(&lease, &saved, at(1), &[]).await.unwrap();
+    assert!(journal.leases_name("sha256:abc").await.unwrap());
+    assert!(!journal.leases_name("sha256:other").await.unwrap());
+    let over = Saved { stage: crate::job::machine::Stage::Over, ..saved };
+    journal.record(lease.lease_id, &over, at(2), &[]).await.unwrap();
+    assert!(!journal.leases_name("sha256:abc").await.unwrap());
+}
+
+#[tokio::test]
+async fn no_byte_of_a_registrys_password_is_ever_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
+    let mut lease = assignment(1);
+    lease.spec.services[0].registry = Some(crate::wire::job::RegistryLogin {
+        username: "renter-name".to_owned(),
+        password: crate::wire::Secret::new("sesame-of-the-registry"),
+    });
+    journal.put_lease(&lease).await.unwrap();
+    journal.record_new(&lease, &Saved::default(), at(1), &[LeaseChange::Running]).await.unwrap();
+    let holds = |text: &[u8]| {
+        let any = |file: &PathBuf| std::fs::read(file).unwrap().windows(text.len()).any(|bytes| bytes == text);
+        files(folder.path()).iter().any(any)
+    };
+    assert!(holds(b"renter-name"), "or this test proves nothing");
+    assert!(!holds(b"sesame-of-the-registry"));
+    let kept = journal.lease(lease.lease_id).await.unwrap().unwrap().assignment;
+    assert_eq!(kept.spec.services[0].registry.as_ref().unwrap().password.expose(), "", "that there was one is known");
 }

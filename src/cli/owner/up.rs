@@ -97,9 +97,10 @@ fn refused(error: AgentError) -> CliError {
         AgentError::Address(error) => error.into(),
         AgentError::NoCoordinator => CliError::new(Exit::Config, "no coordinator is configured")
             .next("register this machine: `fizz enroll --coordinator https://host:8443`"),
-        error @ (AgentError::Identity(_) | AgentError::Control(_) | AgentError::Spool { .. }) => {
-            CliError::new(Exit::Config, error.to_string()).because(error)
-        }
+        error @ (AgentError::Identity(_)
+        | AgentError::Control(_)
+        | AgentError::Spool { .. }
+        | AgentError::Images(_)) => CliError::new(Exit::Config, error.to_string()).because(error),
     }
 }
 

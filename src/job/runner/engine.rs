@@ -12,6 +12,7 @@ use crate::runtime::network::{ContainerNetwork, LeaseNetworkSpec};
 use crate::runtime::{
     ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, PinnedImage, PullProgress, RuntimeError,
 };
+use crate::wire::job::ServiceSpec;
 use crate::wire::lease::{Assignment, FailureKind};
 use crate::wire::{LeaseId, NodeId};
 
@@ -25,12 +26,14 @@ pub(super) type Trouble = mpsc::Sender<Option<String>>;
 
 /// Fetches the image.
 pub(super) async fn pull(
-    runtime: Arc<dyn ContainerRuntime>,
-    image: String,
+    deps: RunnerDeps,
+    lease_id: LeaseId,
+    service: ServiceSpec,
     progress: mpsc::Sender<PullProgress>,
     trouble: Trouble,
 ) -> Input {
-    let pull = || runtime.ensure_image(&image, progress.clone());
+    let say = |what| say(&trouble, Some(what));
+    let pull = || deps.images.prepare(&*deps.runtime, lease_id, &service, progress.clone(), &say);
     match patiently(pull, &trouble).await {
         Ok(image) => Input::Pulled(image),
         Err(error) => failed(&error),
@@ -262,6 +265,10 @@ async fn patiently<T, F: Future<Output = Result<T, RuntimeError>>>(
             RuntimeError::PermissionDenied { .. }
             | RuntimeError::ApiTooOld { .. }
             | RuntimeError::ImageNotFound { .. }
+            | RuntimeError::ImageRefused { .. }
+            | RuntimeError::ImageUnsigned { .. }
+            // Was waited for already.
+            | RuntimeError::RegistryBusy { .. }
             | RuntimeError::WrongArchitecture { .. }
             | RuntimeError::CommandNotFound { .. }
             | RuntimeError::CommandNotExecutable { .. }
@@ -304,7 +311,9 @@ pub(super) fn failure_of(error: &RuntimeError) -> FailureKind {
         | RuntimeError::TimedOut { .. } => FailureKind::EngineUnavailable,
         RuntimeError::ImageNotFound { .. } => FailureKind::ImageNotFound,
         RuntimeError::WrongArchitecture { .. } => FailureKind::ImageWrongArchitecture,
-        RuntimeError::PullFailed { .. } => FailureKind::ImagePullFailed,
+        RuntimeError::ImageRefused { .. } => FailureKind::ImageRefused,
+        RuntimeError::ImageUnsigned { .. } => FailureKind::ImageUnsigned,
+        RuntimeError::PullFailed { .. } | RuntimeError::RegistryBusy { .. } => FailureKind::ImagePullFailed,
         RuntimeError::CommandNotFound { .. } => FailureKind::CommandNotFound,
         RuntimeError::CommandNotExecutable { .. } => FailureKind::CommandNotExecutable,
         RuntimeError::InvalidSpec { .. } => FailureKind::InvalidSpec,

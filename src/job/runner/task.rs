@@ -281,8 +281,9 @@ impl Task {
     }
 
     fn pull(&mut self) {
-        let image = self.assignment.spec.services.first().map(|service| service.image.clone()).unwrap_or_default();
-        let pull = engine::pull(self.deps.runtime.clone(), image, self.progress.0.clone(), self.trouble.0.clone());
+        let service = self.assignment.spec.services.first().cloned().unwrap_or_default();
+        let lease_id = self.assignment.lease_id;
+        let pull = engine::pull(self.deps.clone(), lease_id, service, self.progress.0.clone(), self.trouble.0.clone());
         let handle = self.push(async move { Done::Input(pull.await) });
         self.pull = Some(handle);
     }

@@ -4,6 +4,7 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::job::fake::{FakePort, Received};
+use crate::job::images::{ImagePolicy, Logins};
 use crate::runtime::fake::{Call, FakeImage, FakeRuntime, Step};
 use crate::runtime::{ContainerStatus, RuntimeError};
 use crate::wire::lease::{Desired, FailureKind, LeaseChange, LeaseEnd, LimitKind};
@@ -25,10 +26,12 @@ impl Bench {
         let engine = FakeRuntime::new(clock.clone());
         engine.add_image("job", FakeImage::running(script));
         let port = FakePort::default();
+        let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
         let deps = RunnerDeps {
             runtime: Arc::new(engine.clone()),
             port: Arc::new(port.clone()),
-            journal: Journal::open(&folder.path().join("state.sqlite")).await.unwrap(),
+            images: Images::new(journal.clone(), clock.clone(), ImagePolicy::default(), Logins::default()),
+            journal,
             node_id: NodeId::generate(clock.now()),
             clock,
             spool_dir: folder.path().to_owned(),

@@ -52,7 +52,9 @@ pub(super) fn from_pull(image: &str, here: &str, error: RuntimeError) -> Runtime
     let RuntimeError::Engine { detail, .. } = error else { return error };
     let lower = detail.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    if says(&["no matching manifest", "does not match the specified platform"]) {
+    if says(&["toomanyrequests", "too many requests", "rate limit"]) {
+        RuntimeError::RegistryBusy { image, detail, retry_after: None }
+    } else if says(&["no matching manifest", "does not match the specified platform"]) {
         RuntimeError::WrongArchitecture { image, found: "another platform".to_owned(), here: here.to_owned() }
     } else if says(&["manifest unknown", "not found", "access denied", "unauthorized", "denied:", "invalid reference"])
     {
@@ -60,6 +62,12 @@ pub(super) fn from_pull(image: &str, here: &str, error: RuntimeError) -> Runtime
     } else {
         RuntimeError::PullFailed { image, detail }
     }
+}
+
+/// Whether the engine does not remove an image because something uses it.
+pub(super) fn is_in_use(detail: &str) -> bool {
+    let lower = detail.to_lowercase();
+    ["conflict", "is using", "in use", "used by"].iter().any(|words| lower.contains(words))
 }
 
 fn is_permission(error: &(dyn StdError + 'static)) -> bool {

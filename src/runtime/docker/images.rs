@@ -9,13 +9,16 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bollard::auth::DockerCredentials;
 use bollard::models::{CreateImageInfo, ImageInspect};
 use bollard::query_parameters::CreateImageOptionsBuilder;
 use futures_util::StreamExt as _;
 use tokio::sync::mpsc;
 
+use super::super::images::{Reference, is_digest, is_image_id};
 use super::super::{ImageSettings, LABEL_SHARED, PinnedImage, PullProgress, RuntimeError};
 use super::{CALL_DEADLINE, DockerRuntime, errors};
+use crate::wire::job::RegistryLogin;
 
 /// A pull that reports nothing for so long is given up.
 const STALL_DEADLINE: Duration = Duration::from_secs(300);
@@ -31,11 +34,10 @@ impl DockerRuntime {
         let found = match source_of(image, local.as_ref()) {
             Source::Lent => local,
             Source::Private => {
-                let image = image.to_owned();
-                return Err(RuntimeError::ImageNotFound { image, detail: not_lent() });
+                return Err(not_lent(image));
             }
             Source::Registry => {
-                self.pull(image, progress).await?;
+                self.pull(image, None, progress).await?;
                 self.local_image(image).await?.filter(|found| digest_of(image, found).is_some())
             }
         };
@@ -46,7 +48,7 @@ impl DockerRuntime {
         self.pin(image, found)
     }
 
-    async fn local_image(&self, image: &str) -> Result<Option<ImageInspect>, RuntimeError> {
+    pub(super) async fn local_image(&self, image: &str) -> Result<Option<ImageInspect>, RuntimeError> {
         // With its tag, because the engine would take a name without one for the beginning of an id as well.
         let name = if is_image_id(image) { image.to_owned() } else { with_tag(image) };
         match self.call("look at an image", CALL_DEADLINE, self.docker.inspect_image(&name)).await {
@@ -60,7 +62,7 @@ impl DockerRuntime {
         }
     }
 
-    fn pin(&self, image: &str, found: ImageInspect) -> Result<PinnedImage, RuntimeError> {
+    pub(super) fn pin(&self, image: &str, found: ImageInspect) -> Result<PinnedImage, RuntimeError> {
         let architecture = found.architecture.clone().unwrap_or_default();
         if !runs_here(&architecture, &self.architecture) {
             return Err(RuntimeError::WrongArchitecture {
@@ -76,18 +78,27 @@ impl DockerRuntime {
         Ok(PinnedImage { image_id, digest, settings })
     }
 
-    async fn pull(&self, image: &str, progress: &mpsc::Sender<PullProgress>) -> Result<(), RuntimeError> {
+    /// Pulls, and answers with the digest of what came, where the engine tells.
+    pub(super) async fn pull(
+        &self,
+        image: &str,
+        login: Option<&RegistryLogin>,
+        progress: &mpsc::Sender<PullProgress>,
+    ) -> Result<Option<String>, RuntimeError> {
         let options = CreateImageOptionsBuilder::new().from_image(&with_tag(image)).build();
-        let mut lines = self.docker.create_image(Some(options), None, None).boxed();
+        let mut lines = self.docker.create_image(Some(options), None, login.map(credentials)).boxed();
         let mut layers = Layers::default();
+        let mut digest = None;
         loop {
             let line = tokio::time::timeout(STALL_DEADLINE, lines.next()).await.map_err(|_| {
                 let detail = format!("nothing came for {} s", STALL_DEADLINE.as_secs());
                 RuntimeError::PullFailed { image: image.to_owned(), detail }
             })?;
             match line {
-                None => return Ok(()),
+                None => return Ok(digest),
                 Some(Ok(line)) => {
+                    let said = line.status.as_deref().and_then(|status| status.strip_prefix("Digest: "));
+                    digest = said.filter(|said| is_digest(said)).map(str::to_owned).or(digest);
                     if let Some(now) = layers.note(&line) {
                         let _ = progress.try_send(now);
                     }
@@ -99,6 +110,19 @@ impl DockerRuntime {
             }
         }
     }
+}
+
+fn credentials(login: &RegistryLogin) -> DockerCredentials {
+    DockerCredentials {
+        username: Some(login.username.clone()),
+        password: Some(login.password.expose().to_owned()),
+        ..DockerCredentials::default()
+    }
+}
+
+/// The reference of exactly what a pull brought.
+pub(super) fn exactly(reference: &str, digest: &str) -> Option<String> {
+    Reference::parse(reference).ok().map(|reference| reference.pinned(digest))
 }
 
 /// Sums the progress lines of a pull over its layers.
@@ -143,14 +167,9 @@ fn settings_of(found: &ImageInspect) -> ImageSettings {
     }
 }
 
-fn is_image_id(image: &str) -> bool {
-    let hex = image.strip_prefix("sha256:").unwrap_or(image);
-    hex.len() == 64 && hex.bytes().all(|b| b.is_ascii_hexdigit())
-}
-
 /// Where a job's image comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Source {
+pub(super) enum Source {
     /// From this machine, whose owner lends it.
     Lent,
     /// From nowhere: only this machine could have it, and its owner does not lend it.
@@ -159,7 +178,7 @@ enum Source {
     Registry,
 }
 
-fn source_of(image: &str, local: Option<&ImageInspect>) -> Source {
+pub(super) fn source_of(image: &str, local: Option<&ImageInspect>) -> Source {
     let only_local = is_image_id(image) || local.is_some_and(|found| digest_of(image, found).is_none());
     match only_local {
         true if local.is_some_and(is_lent) => Source::Lent,
@@ -173,18 +192,21 @@ fn is_lent(found: &ImageInspect) -> bool {
     labels.and_then(|labels| labels.get(LABEL_SHARED)).is_some_and(|value| value == "true")
 }
 
-fn not_lent() -> String {
-    format!(
+pub(super) fn not_lent(image: &str) -> RuntimeError {
+    let detail = format!(
         "this node lends no local image of that name; push it to a registry, or (owner) label it {LABEL_SHARED}=true"
-    )
+    );
+    RuntimeError::ImageNotFound { image: image.to_owned(), detail }
 }
 
 /// `repository@sha256:…` of an image; `None` when it never came from the repository it is named after: it was built or
 /// imported on this machine, and there is nowhere to pull it from.
 fn digest_of(image: &str, found: &ImageInspect) -> Option<String> {
     let repository = repository_of(image);
-    let digests = found.repo_digests.iter().flatten();
-    digests.into_iter().find(|digest| repository_of(digest) == repository).cloned()
+    let mut digests = found.repo_digests.iter().flatten().filter(|digest| repository_of(digest) == repository);
+    let wanted = image.split_once('@').map(|(_, digest)| digest);
+    let exact = digests.clone().find(|digest| digest.split_once('@').map(|(_, digest)| digest) == wanted);
+    exact.or_else(|| digests.next()).cloned()
 }
 
 /// A name without tag and digest, as the engine shortens it.
