@@ -13,6 +13,7 @@ use fizz::agent::journal::Journal;
 use fizz::clock::Clock;
 use fizz::config::{Ceiling, RootRule, SandboxConfig};
 use fizz::job::fake::{FakePort, Received};
+use fizz::job::images::{ImagePolicy, Images, Logins};
 use fizz::job::runner::{RunnerDeps, spawn};
 use fizz::runtime::docker::{DockerOptions, DockerRuntime};
 use fizz::runtime::{ContainerId, ContainerRuntime, ContainerSpec, RuntimeError};
@@ -246,10 +247,12 @@ async fn lease(
 ) -> (Received, Duration) {
     let folder = tempfile::tempdir().unwrap();
     let (port, clock) = (FakePort::default(), Clock::system());
+    let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
     let deps = RunnerDeps {
         runtime: Arc::new(runtime),
         port: Arc::new(port.clone()),
-        journal: Journal::open(&folder.path().join("state.sqlite")).await.unwrap(),
+        images: Images::new(journal.clone(), Clock::system(), ImagePolicy::default(), Logins::default()),
+        journal,
         clock: clock.clone(),
         node_id: node.node_id,
         spool_dir: folder.path().to_owned(),
