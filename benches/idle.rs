@@ -7,7 +7,10 @@
 #![allow(unreachable_pub, reason = "a bench is its own crate; its modules share what they like")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
-#[path = "idle/network.rs"]
+#[path = "idle/boinc.rs"]
+mod boinc;
+#[path = "common/network.rs"]
+#[allow(dead_code, reason = "each of its users uses a part of it")]
 mod network;
 #[path = "idle/usage.rs"]
 mod usage;
@@ -31,8 +34,9 @@ fn main() -> Outcome<()> {
 
 async fn measure() -> Outcome<()> {
     let seconds = std::env::var("FIZZ_BENCH_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(90);
-    let network = Network::start().await?;
-    let boinc = network::boinc()?;
+    let network = Network::start("").await?;
+    let boinc_folder = tempfile::tempdir()?;
+    let boinc = boinc::start(boinc_folder.path());
     tokio::time::sleep(REST).await;
 
     let mut watched = vec![("fizz up", network.agent.pid()), ("fizz coordinator serve", network.coordinator.pid())];

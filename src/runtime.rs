@@ -495,6 +495,13 @@ pub enum RuntimeError {
         /// The path asked for.
         path: String,
     },
+    /// It went away in the middle of a start: whether the container runs, it may not know itself when it is back. Such a container
+    /// must not be started again, or it could run twice at once; a new one can.
+    #[error("the container engine went away while it started the container ({detail})")]
+    StartInterrupted {
+        /// What was heard of it.
+        detail: String,
+    },
     /// The engine took too long.
     #[error("the container engine did not answer within {seconds} s while asked to {what}")]
     TimedOut {

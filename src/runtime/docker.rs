@@ -214,7 +214,12 @@ impl ContainerRuntime for DockerRuntime {
             return Ok(());
         }
         let start = self.docker.start_container(&id.0, None);
-        self.call("start a container", START_DEADLINE, start).await
+        match self.call("start a container", START_DEADLINE, start).await {
+            Err(error @ (RuntimeError::NotRunning { .. } | RuntimeError::TimedOut { .. })) => {
+                Err(RuntimeError::StartInterrupted { detail: error.to_string() })
+            }
+            other => other,
+        }
     }
 
     async fn restart(&self, id: &ContainerId, ended_at: Timestamp) -> Result<(), RuntimeError> {

@@ -29,6 +29,8 @@ pub(crate) struct Tally {
     outputs: usize,
     containers: usize,
     networks: usize,
+    /// Processes of jobs whose container the engine forgot when it was killed in the middle of a start. Nobody can end them through it.
+    forgotten_by_engine: usize,
     /// Whatever is not as it should be, in words.
     wrong: Vec<String>,
 }
@@ -46,7 +48,12 @@ impl fmt::Display for Tally {
             f,
             "logs: {log_bytes} bytes, {log_bytes_lost} lost, {log_bytes_repeated} repeated; outputs: {outputs}"
         )?;
-        write!(f, "left behind: {containers} containers, {networks} networks; wrong: {}", self.wrong.len())?;
+        let (forgotten, wrong) = (self.forgotten_by_engine, self.wrong.len());
+        writeln!(
+            f,
+            "left behind: {containers} containers, {networks} networks; forgotten by the engine: {forgotten} processes"
+        )?;
+        write!(f, "wrong: {wrong}")?;
         self.wrong.iter().try_for_each(|wrong| write!(f, "\n  {wrong}"))
     }
 }
@@ -80,9 +87,16 @@ pub(crate) async fn count(world: &World, jobs: &[Job]) -> Tally {
     tally.containers = engine.lines(&["ps", "--all", "--quiet"]).len();
     let networks = engine.lines(&["network", "ls", "--format", "{{.Name}}"]);
     tally.networks = networks.iter().filter(|name| !matches!(name.as_str(), "none" | "host" | "bridge")).count();
+    tally.forgotten_by_engine = job_processes();
     let spool: Vec<_> = std::fs::read_dir(world.state.spool()).unwrap().map(|file| file.unwrap().path()).collect();
     tally.expect(spool.is_empty(), || format!("the node's spool holds {spool:?}"));
     tally
+}
+
+/// Processes in these namespaces that run a job's script.
+fn job_processes() -> usize {
+    let processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path().join("cmdline"));
+    processes.filter(|file| std::fs::read(file).is_ok_and(|line| line.starts_with(b"/bin/sh\0-c\0echo start"))).count()
 }
 
 async fn count_job(world: &World, job: &Job, tally: &mut Tally) {

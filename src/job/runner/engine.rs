@@ -263,6 +263,7 @@ async fn patiently<T, F: Future<Output = Result<T, RuntimeError>>>(
             RuntimeError::NotRunning { .. } | RuntimeError::TimedOut { .. } => backoff.waited() < AWAY_MAX,
             RuntimeError::PullFailed { .. } | RuntimeError::Engine { .. } => backoff.attempts() < REFUSALS_MAX,
             RuntimeError::PermissionDenied { .. }
+            | RuntimeError::StartInterrupted { .. }
             | RuntimeError::ApiTooOld { .. }
             | RuntimeError::ImageNotFound { .. }
             | RuntimeError::ImageRefused { .. }
@@ -308,6 +309,7 @@ pub(super) fn failure_of(error: &RuntimeError) -> FailureKind {
         RuntimeError::NotRunning { .. }
         | RuntimeError::PermissionDenied { .. }
         | RuntimeError::ApiTooOld { .. }
+        | RuntimeError::StartInterrupted { .. }
         | RuntimeError::TimedOut { .. } => FailureKind::EngineUnavailable,
         RuntimeError::ImageNotFound { .. } => FailureKind::ImageNotFound,
         RuntimeError::WrongArchitecture { .. } => FailureKind::ImageWrongArchitecture,

@@ -394,6 +394,17 @@ async fn hiccups_of_the_engine_are_tried_again() {
 }
 
 #[tokio::test]
+async fn a_container_whose_start_was_interrupted_is_not_started_again_but_given_back() {
+    let bench = Bench::new([Step::line("x"), Step::Exit(0)]).await;
+    bench.engine.fail_next(Call::Start, RuntimeError::StartInterrupted { detail: "it was killed".into() });
+    let lease = lease();
+    let received = bench.ended(&lease, bench.spawn(&lease)).await;
+    let end = ended(&received);
+    assert!(matches!(end, LeaseEnd::Failed { why: FailureKind::EngineUnavailable, .. }), "{end:?}");
+    assert_eq!((bench.engine.starts(lease.lease_id), bench.engine.container(lease.lease_id)), (0, None));
+}
+
+#[tokio::test]
 async fn the_output_folder_arrives_as_a_tar_and_its_spool_file_goes() {
     let bench = Bench::new([Step::File("/out/a/b.txt".into(), b"picture".to_vec()), Step::Exit(0)]).await;
     let mut lease = lease();

@@ -96,6 +96,10 @@ fn from_answer(what: &'static str, status: u16, message: &str) -> RuntimeError {
     if status == 404 && says(&["no such image"]) {
         return RuntimeError::ImageNotFound { image: String::new(), detail };
     }
+    // Its own parts cannot reach each other: nothing is wrong with the container, whatever else the words say.
+    if says(&["dial unix", "transport is closing", "transport: ", "ttrpc: closed"]) {
+        return RuntimeError::Engine { what, detail };
+    }
     if what == "start a container" {
         if says(&["cannot mkdir", "cwd", "chdir"]) {
             return RuntimeError::InvalidSpec { detail };
@@ -138,6 +142,13 @@ mod tests {
         {
             assert_eq!(api_is_enough(found, "1.41"), enough, "{found}");
         }
+    }
+
+    #[test]
+    fn an_engine_that_breaks_down_is_not_taken_for_a_command_that_is_missing() {
+        let message = "connection error: desc = \"transport: error while dialing: dial unix /run/containerd.sock: connect: \
+            no such file or directory\": unavailable";
+        assert!(matches!(answer("start a container", 500, message), RuntimeError::Engine { .. }));
     }
 
     #[test]
