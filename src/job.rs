@@ -23,6 +23,17 @@ use thiserror::Error;
 use crate::wire::lease::{LeaseEvent, OutputAccepted};
 use crate::wire::{LeaseId, Problem, Sequence};
 
+/// A piece of a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OutputPart<'a> {
+    /// The file.
+    pub file: &'a Path,
+    /// Bytes of the file before the piece.
+    pub offset: u64,
+    /// Bytes of the piece.
+    pub bytes: u64,
+}
+
 /// Where reports about leases go: the coordinator, or a fake in tests. Every call may be repeated without harm.
 #[async_trait]
 pub trait LeasePort: Send + Sync + 'static {
@@ -34,14 +45,14 @@ pub trait LeasePort: Send + Sync + 'static {
     /// An empty body at offset 0 asks for that number. `complete` says that nothing follows these bytes.
     async fn send_logs(&self, lease_id: LeaseId, offset: u64, complete: bool, frames: Bytes) -> Result<u64, PortError>;
 
-    /// Hands over the output tar at `path`, of `bytes` bytes with this SHA-256 (hex).
-    async fn send_output(
-        &self,
-        lease_id: LeaseId,
-        path: &Path,
-        sha256: &str,
-        bytes: u64,
-    ) -> Result<OutputAccepted, PortError>;
+    /// Up to which byte the coordinator holds the output with this SHA-256 (hex).
+    async fn output_offset(&self, lease_id: LeaseId, sha256: &str) -> Result<u64, PortError>;
+
+    /// Hands over a part of the output; answers up to which byte the coordinator holds it.
+    async fn send_output_part(&self, lease_id: LeaseId, sha256: &str, part: OutputPart<'_>) -> Result<u64, PortError>;
+
+    /// All parts of the output, of `bytes` bytes with this SHA-256 (hex), are handed over.
+    async fn finish_output(&self, lease_id: LeaseId, sha256: &str, bytes: u64) -> Result<OutputAccepted, PortError>;
 }
 
 /// Why a report was not taken.
@@ -50,8 +61,8 @@ pub enum PortError {
     /// The lease is over for this node: kill, remove, report nothing more.
     #[error("the lease has ended at the coordinator")]
     LeaseEnded,
-    /// Log bytes before the offset are missing at the coordinator.
-    #[error("the coordinator holds the log up to byte {next_offset} only")]
+    /// Bytes of a log or an output before the offset are missing at the coordinator.
+    #[error("the coordinator holds it up to byte {next_offset} only")]
     OffsetGap {
         /// Where to send from.
         next_offset: u64,

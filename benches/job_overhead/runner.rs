@@ -1,6 +1,5 @@
 //! The agent's task of one lease, with a coordinator that accepts everything at once.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use fizz::agent::journal::Journal;
 use fizz::clock::{Clock, Steady};
 use fizz::job::images::{ImagePolicy, Images, Logins};
 use fizz::job::runner::{RunnerDeps, spawn};
-use fizz::job::{LeasePort, PortError};
+use fizz::job::{LeasePort, OutputPart, PortError};
 use fizz::runtime::docker::DockerRuntime;
 use fizz::wire::job::{JobLimits, JobSpec, Requirements, Resources, ServiceSpec};
 use fizz::wire::lease::{Assignment, Desired, LeaseChange, LeaseEnd, LeaseEvent, OutputAccepted};
@@ -51,7 +50,15 @@ impl LeasePort for Port {
         Ok(offset + frames.len() as u64)
     }
 
-    async fn send_output(&self, _: LeaseId, _: &Path, sha256: &str, bytes: u64) -> Result<OutputAccepted, PortError> {
+    async fn output_offset(&self, _: LeaseId, _: &str) -> Result<u64, PortError> {
+        Ok(0)
+    }
+
+    async fn send_output_part(&self, _: LeaseId, _: &str, part: OutputPart<'_>) -> Result<u64, PortError> {
+        Ok(part.offset + part.bytes)
+    }
+
+    async fn finish_output(&self, _: LeaseId, sha256: &str, bytes: u64) -> Result<OutputAccepted, PortError> {
         Ok(OutputAccepted { bytes, sha256: sha256.to_owned() })
     }
 }

@@ -1,5 +1,6 @@
 //! Housekeeping: rows that nobody needs any more, and the certificate.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
@@ -9,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::App;
 use super::problem::chain;
+use super::store::StoreError;
 use super::tls::CertificateSource;
 use crate::clock::Clock;
+use crate::wire::LeaseId;
 
 const CLEAN_EVERY: Duration = Duration::from_secs(300);
 const LOOK_AT_CERTIFICATE_EVERY: Duration = Duration::from_secs(3600);
@@ -23,6 +26,9 @@ pub(crate) async fn clean(app: App, stop: CancellationToken) {
         if let Err(error) = app.store.delete_expired(app.clock.now()).await {
             tracing::warn!(error = %chain(&error), "expired rows could not be deleted; trying again later");
         }
+        if let Err(error) = drop_orphaned_parts(&app).await {
+            tracing::warn!(error = %chain(&error), "parts of outputs could not be looked through; trying again later");
+        }
         match app.store.empty_log().await {
             Ok(true) => {}
             Ok(false) => tracing::debug!("the database's log is being read; emptying it later"),
@@ -31,6 +37,20 @@ pub(crate) async fn clean(app: App, stop: CancellationToken) {
             }
         }
     }
+}
+
+/// Removes parts of outputs whose lease is over: nobody will finish them.
+async fn drop_orphaned_parts(app: &App) -> Result<(), StoreError> {
+    // Listed first: a lease that is made meanwhile has no part in the list.
+    let found = app.outputs.leases_with_parts().await?;
+    if found.is_empty() {
+        return Ok(());
+    }
+    let live: BTreeSet<LeaseId> = app.store.live_leases().await?.into_iter().map(|lease| lease.lease_id).collect();
+    for lease_id in found.difference(&live) {
+        app.outputs.drop_parts(*lease_id, None).await;
+    }
+    Ok(())
 }
 
 /// Replaces the certificate when its time has come.

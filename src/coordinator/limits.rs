@@ -22,6 +22,8 @@ const KEYS_MAX: usize = 20_000;
 pub(crate) const JSON_BYTES_MAX: usize = 1 << 20;
 /// Most bytes of one log upload.
 pub(crate) const LOG_BYTES_MAX: usize = 1 << 20;
+/// Most bytes of one part of an output.
+pub(crate) const OUTPUT_PART_BYTES_MAX: usize = 8 << 20;
 /// Longest time that a long poll is held.
 pub(crate) const LONG_POLL_MAX: Duration = Duration::from_secs(60);
 const UPLOAD_TIME_MAX: Duration = Duration::from_secs(3600);
@@ -89,8 +91,12 @@ pub(crate) fn allowance(method: &Method, path: &str) -> Allowance {
         ["v1", "leases", _, "logs"] if method == Method::POST => {
             Allowance { body_bytes_max: Some(LOG_BYTES_MAX), time_max: Some(LONG_POLL_MAX), ..ordinary }
         }
+        ["v1", "leases", _, "output", "parts"] if method == Method::POST => {
+            Allowance { body_bytes_max: Some(OUTPUT_PART_BYTES_MAX), time_max: Some(UPLOAD_TIME_MAX), ..ordinary }
+        }
+        // The parts are put together before it is answered.
         ["v1", "leases", _, "output"] if method == Method::PUT => {
-            Allowance { body_bytes_max: None, time_max: Some(UPLOAD_TIME_MAX), ..ordinary }
+            Allowance { time_max: Some(UPLOAD_TIME_MAX), ..ordinary }
         }
         ["v1", "jobs", _, "sessions", _, "input"] | ["v1", "node", "sessions", _, "output"]
             if method == Method::POST =>
@@ -135,7 +141,8 @@ mod tests {
     #[test]
     fn only_uploads_may_be_large_and_only_polls_may_be_long() {
         assert_eq!(allowance(&Method::POST, "/v1/jobs").body_bytes_max, Some(JSON_BYTES_MAX));
-        assert_eq!(allowance(&Method::PUT, "/v1/leases/x/output").body_bytes_max, None);
+        assert_eq!(allowance(&Method::POST, "/v1/leases/x/output/parts").body_bytes_max, Some(OUTPUT_PART_BYTES_MAX));
+        assert!(allowance(&Method::PUT, "/v1/leases/x/output").time_max.unwrap() > LONG_POLL_MAX);
         assert_eq!(allowance(&Method::GET, "/v1/leases/x/output").body_bytes_max, Some(JSON_BYTES_MAX));
         assert!(allowance(&Method::GET, "/v1/node/assignments").time_max.unwrap() > LONG_POLL_MAX);
         assert_eq!(allowance(&Method::GET, "/v1/market").time_max, None);

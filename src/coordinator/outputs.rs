@@ -26,6 +26,8 @@ use super::secrets::random_bytes;
 use super::store::{StoreError, StoredOutput};
 use crate::wire::{JobId, LeaseId};
 
+mod parts;
+
 /// Parts of an upload that may be under way at once.
 const PARTS_MAX: usize = 2;
 
@@ -56,6 +58,12 @@ pub enum OutputError {
     /// The sender broke off.
     #[error("the output broke off: {0}")]
     Broken(String),
+    /// Bytes before a part are missing.
+    #[error("the output is here up to byte {next_offset} only")]
+    Gap {
+        /// Where to go on.
+        next_offset: u64,
+    },
     /// Larger than the job allows.
     #[error("the output is larger than the job allows ({limit_bytes} bytes)")]
     TooLarge {
@@ -176,20 +184,16 @@ where
 /// Removes what a coordinator that was killed had taken in by half. The local store writes beside the object, with `#` and a
 /// number behind its name, which no object's name holds. This folder is ours alone, so nobody is writing now.
 fn remove_halves(outputs: &std::path::Path) -> std::io::Result<()> {
-    let jobs = match std::fs::read_dir(outputs) {
+    let entries = match std::fs::read_dir(outputs) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        jobs => jobs?,
+        entries => entries?,
     };
-    for job in jobs {
-        let job = job?;
-        if !job.file_type()?.is_dir() {
-            continue;
-        }
-        for file in std::fs::read_dir(job.path())? {
-            let file = file?;
-            if file.file_name().to_string_lossy().contains('#') {
-                std::fs::remove_file(file.path())?;
-            }
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_halves(&entry.path())?;
+        } else if entry.file_name().to_string_lossy().contains('#') {
+            std::fs::remove_file(entry.path())?;
         }
     }
     Ok(())

@@ -1,7 +1,6 @@
 //! A coordinator's side of [`LeasePort`] in memory, with the same rules: events without gaps, logs by offset, outputs by hash.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -9,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::watch;
 
-use super::{LeasePort, PortError};
+use super::{LeasePort, OutputPart, PortError};
 use crate::wire::error::ErrorCode;
 use crate::wire::lease::{LeaseChange, LeaseEnd, LeaseEvent, OutputAccepted};
 use crate::wire::logs::{LogFrame, LogStream, decode, whole_frames};
@@ -27,6 +26,8 @@ struct Inner {
     down: bool,
     leases: HashMap<LeaseId, Received>,
     refused: Vec<String>,
+    breaks_outputs: Option<u32>,
+    output_calls: u32,
 }
 
 /// What came for one lease.
@@ -44,11 +45,23 @@ pub struct Received {
     pub log_body_bytes_max: usize,
     /// The output tar.
     pub output: Option<Vec<u8>>,
+    /// Bytes of output that came, those that were lost on the way or came twice included.
+    pub output_bytes_sent: u64,
     /// Whether the lease is over for the node.
     pub ended: bool,
+    /// Parts of an output, and its announced hash.
+    parts: (String, Vec<u8>),
 }
 
 impl Received {
+    /// The bytes of the output with this hash so far; another one's are dropped.
+    fn parts(&mut self, sha256: &str) -> &mut Vec<u8> {
+        if self.parts.0 != sha256 {
+            self.parts = (sha256.to_owned(), Vec::new());
+        }
+        &mut self.parts.1
+    }
+
     /// What happened, without times and sequences.
     #[must_use]
     pub fn changes(&self) -> Vec<LeaseChange> {
@@ -96,6 +109,11 @@ impl FakePort {
     pub fn set_down(&self, down: bool) {
         self.inner().down = down;
         self.bump();
+    }
+
+    /// Loses every so manieth part of an output on its way.
+    pub fn break_outputs(&self, every: u32) {
+        self.inner().breaks_outputs = Some(every);
     }
 
     /// Ends a lease from the coordinator's side.
@@ -210,20 +228,46 @@ impl LeasePort for FakePort {
         Ok(next_offset)
     }
 
-    async fn send_output(
-        &self,
-        lease_id: LeaseId,
-        path: &Path,
-        sha256: &str,
-        bytes: u64,
-    ) -> Result<OutputAccepted, PortError> {
-        drop(self.enter(lease_id)?);
-        let tar = tokio::fs::read(path).await.map_err(|error| PortError::Unavailable { why: error.to_string() })?;
+    async fn output_offset(&self, lease_id: LeaseId, sha256: &str) -> Result<u64, PortError> {
         let mut inner = self.enter(lease_id)?;
+        Ok(inner.leases.entry(lease_id).or_default().parts(sha256).len() as u64)
+    }
+
+    async fn send_output_part(&self, lease_id: LeaseId, sha256: &str, part: OutputPart<'_>) -> Result<u64, PortError> {
+        drop(self.enter(lease_id)?);
+        let gone = |error: std::io::Error| PortError::Unavailable { why: error.to_string() };
+        let tar = tokio::fs::read(part.file).await.map_err(gone)?;
+        let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(tar.len());
+        let bytes = &tar[at(part.offset)..at(part.offset + part.bytes)];
+        let mut inner = self.enter(lease_id)?;
+        let breaks = inner.breaks_outputs.is_some_and(|every| {
+            inner.output_calls += 1;
+            inner.output_calls.is_multiple_of(every)
+        });
+        let received = inner.leases.entry(lease_id).or_default();
+        received.output_bytes_sent += bytes.len() as u64;
+        let held = received.parts(sha256);
+        if part.offset > held.len() as u64 {
+            return Err(PortError::OffsetGap { next_offset: held.len() as u64 });
+        }
+        let known = at(held.len() as u64 - part.offset).min(bytes.len());
+        if !breaks {
+            held.extend_from_slice(&bytes[known..]);
+        }
+        let next_offset = held.len() as u64;
+        drop(inner);
+        self.bump();
+        if breaks { Err(PortError::Unavailable { why: "the connection broke".to_owned() }) } else { Ok(next_offset) }
+    }
+
+    async fn finish_output(&self, lease_id: LeaseId, sha256: &str, bytes: u64) -> Result<OutputAccepted, PortError> {
+        let mut inner = self.enter(lease_id)?;
+        let received = inner.leases.entry(lease_id).or_default();
+        let tar = received.parts(sha256).clone();
         if hex::encode(Sha256::digest(&tar)) != sha256 || tar.len() as u64 != bytes {
             return Err(inner.refuse("the output is not what its hash says".to_owned()));
         }
-        inner.leases.entry(lease_id).or_default().output = Some(tar);
+        received.output = Some(tar);
         drop(inner);
         self.bump();
         Ok(OutputAccepted { bytes, sha256: sha256.to_owned() })

@@ -367,7 +367,23 @@ pub struct LogAccepted {
     pub next_offset: u64,
 }
 
-/// Answer to an output upload.
+/// Answer to a part of an output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutputProgress {
+    /// Every byte before this one is durable; send from here on.
+    pub next_offset: u64,
+}
+
+/// `PUT /v1/leases/{id}/output`: all parts are sent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct OutputFinished {
+    /// Size of the tar in bytes.
+    pub bytes: u64,
+    /// SHA-256 of the tar, hex.
+    pub sha256: String,
+}
+
+/// Answer to [`OutputFinished`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OutputAccepted {
     /// Size of the tar in bytes.

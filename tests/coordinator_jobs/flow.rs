@@ -222,20 +222,79 @@ async fn an_upload_that_stalls_until_the_lease_is_over_takes_away_nothing_that_a
     let body = futures_util::stream::unfold(fed, |mut fed| async { Some((fed.recv().await?, fed)) });
     let deliver_once_stalled = async {
         feed.send(Ok(tar.slice(..100))).await.unwrap();
-        let begun = async {
-            while world.output_files() == 0 {
-                tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-            }
-        };
-        tokio::time::timeout(std::time::Duration::from_secs(20), begun).await.expect("the first upload begins");
         node.output(lease, tar.clone(), &sum).await.unwrap();
         node.report(lease, 3, &[exited(0, 1)]).await.unwrap();
         feed.send(Ok(tar.slice(100..))).await.unwrap();
         drop(feed);
     };
-    let (late, ()) = tokio::join!(node.output(lease, reqwest::Body::wrap_stream(body), &sum), deliver_once_stalled);
+    let (late, ()) = tokio::join!(node.part(lease, 0, reqwest::Body::wrap_stream(body), &sum), deliver_once_stalled);
     assert_eq!(code(late), ErrorCode::LeaseEnded);
     assert_eq!(world.view(job_id).await.output.unwrap().sha256, sum);
     assert_eq!(world.output(job_id).await, tar);
     assert_eq!(world.output_files(), 1, "what came too late is removed");
+}
+
+#[tokio::test]
+async fn an_output_goes_on_where_it_broke_off_and_is_sent_once_but_for_the_part_that_broke() {
+    const PART: usize = 64 << 10;
+    let world = World::new().await;
+    let mut node = world.node(1, "0.40").await;
+    let job_id = world.submit(&job()).await.unwrap().job_id;
+    let lease = node.assigned().await.lease_id;
+    node.report(lease, 1, &[LeaseChange::Running, LeaseChange::Collecting]).await.unwrap();
+    let tar: Bytes = (0..1_000_000_u32).map(|n| (n * 7 % 251) as u8).collect::<Vec<_>>().into();
+    let sum = sha256(&tar);
+    let (mut sent, mut breaks, mut calls) = (0, 0, 0);
+    // An empty part asks where to go on, as often as one likes.
+    let mut at = usize::try_from(node.part(lease, 0, Bytes::new(), &sum).await.unwrap()).unwrap();
+    assert_eq!(at, 0);
+    while at < tar.len() {
+        let part = tar.slice(at..tar.len().min(at + PART));
+        calls += 1;
+        sent += part.len();
+        if calls % 4 == 2 {
+            // The connection breaks in the middle of the part.
+            let half = part.slice(..part.len() / 2);
+            let pieces = [Ok(half), Err(std::io::Error::other("the connection broke"))];
+            let broken = reqwest::Body::wrap_stream(futures_util::stream::iter(pieces));
+            node.part(lease, at, broken, &sum).await.unwrap_err();
+            breaks += 1;
+        } else {
+            node.part(lease, at, part.clone(), &sum).await.unwrap();
+            // Said twice, or late, changes nothing.
+            assert_eq!(node.part(lease, at, part, &sum).await.unwrap() as usize, tar.len().min(at + PART));
+            assert_eq!(code(node.part(lease, at + 2 * PART, tar.slice(..10), &sum).await), ErrorCode::OffsetGap);
+        }
+        at = usize::try_from(node.part(lease, 0, Bytes::new(), &sum).await.unwrap()).unwrap();
+    }
+    assert!(breaks >= 4 && sent <= tar.len() + breaks * PART, "{sent} bytes with {breaks} breaks");
+    assert_eq!(code(node.finish(lease, tar.len() + 1, &sum).await), ErrorCode::OffsetGap);
+    assert_eq!(world.view(job_id).await.output, None, "not before it is finished");
+    for _ in 0..2 {
+        assert_eq!(node.finish(lease, tar.len(), &sum).await.unwrap().bytes, tar.len() as u64);
+        assert_eq!(node.part(lease, 0, Bytes::new(), &sum).await.unwrap(), tar.len() as u64, "all of it is here");
+    }
+    assert_eq!(world.output(job_id).await, tar);
+    assert_eq!(world.output_files(), 1, "no part is left");
+    // Another collection of the same lease begins anew, and nobody else's node gets in between.
+    let other = world.node(2, "0.50").await;
+    assert_eq!(code(other.part(lease, 0, tar.slice(..10), &sum).await), ErrorCode::NotFound);
+    assert_eq!(node.part(lease, 0, Bytes::new(), &sha256(b"another")).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn a_coordinator_killed_between_parts_knows_how_far_it_was() {
+    let world = World::new().await;
+    let mut node = world.node(1, "0.40").await;
+    let job_id = world.submit(&job()).await.unwrap().job_id;
+    let lease = node.assigned().await.lease_id;
+    let tar = Bytes::from(vec![5_u8; 300_000]);
+    let sum = sha256(&tar);
+    assert_eq!(node.part(lease, 0, tar.slice(..200_000), &sum).await.unwrap(), 200_000);
+    let world = world.kill_and_start().await;
+    node.reconnect(&world).await;
+    assert_eq!(node.part(lease, 0, Bytes::new(), &sum).await.unwrap(), 200_000);
+    assert_eq!(node.part(lease, 200_000, tar.slice(200_000..), &sum).await.unwrap(), 300_000);
+    node.finish(lease, 300_000, &sum).await.unwrap();
+    assert_eq!(world.output(job_id).await, tar);
 }

@@ -13,7 +13,7 @@ use fizz::wire::enroll::{EnrollRequest, EnrollStatus, NonceGrant, NonceRequest, 
 use fizz::wire::job::{JobLimits, JobSpec, JobState, JobView, Requirements, Resources, ServiceSpec, SubmitJob};
 use fizz::wire::lease::{
     Assignment, Assignments, EventsAccepted, LeaseChange, LeaseEnd, LeaseEvent, LeaseEvents, LeasePhase, LogAccepted,
-    OutputAccepted,
+    OutputAccepted, OutputFinished, OutputProgress,
 };
 use fizz::wire::logs::{LogStream, decode, encode};
 use fizz::wire::node::{Engine, Heartbeat, HeartbeatAck, Host, Inventory, LeaseReport, NodeState, Offer};
@@ -309,14 +309,29 @@ impl Node {
         call.body(LOG_MEDIA_TYPE, bytes).receive::<LogAccepted>().await.map(|accepted| accepted.next_offset)
     }
 
-    pub(crate) async fn output(
+    /// A part of an output; where to go on.
+    pub(crate) async fn part(
         &self,
         lease: LeaseId,
+        offset: usize,
         bytes: impl Into<reqwest::Body>,
         sha256: &str,
-    ) -> Result<OutputAccepted, HttpError> {
-        let call = self.client.put(&format!("/v1/leases/{lease}/output")).bearer(&self.token);
-        call.header("x-fizz-sha256", sha256).body("application/x-tar", bytes).receive().await
+    ) -> Result<u64, HttpError> {
+        let path = format!("/v1/leases/{lease}/output/parts?offset={offset}&sha256={}", sha256.replace(' ', "%20"));
+        let call = self.client.post(&path).bearer(&self.token).body("application/x-tar", bytes);
+        call.receive::<OutputProgress>().await.map(|progress| progress.next_offset)
+    }
+
+    pub(crate) async fn finish(&self, lease: LeaseId, bytes: usize, sha256: &str) -> Result<OutputAccepted, HttpError> {
+        let finished = OutputFinished { bytes: bytes as u64, sha256: sha256.to_owned() };
+        self.client.put(&format!("/v1/leases/{lease}/output")).bearer(&self.token).json(&finished).receive().await
+    }
+
+    /// A whole output.
+    pub(crate) async fn output(&self, lease: LeaseId, tar: Bytes, sha256: &str) -> Result<OutputAccepted, HttpError> {
+        let bytes = tar.len();
+        self.part(lease, 0, tar, sha256).await?;
+        self.finish(lease, bytes, sha256).await
     }
 
     pub(crate) async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, HttpError> {

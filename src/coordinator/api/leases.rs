@@ -1,6 +1,5 @@
 //! What nodes report about their leases. Every call may be repeated, delayed or reordered without harm.
 
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
@@ -14,11 +13,11 @@ use crate::coordinator::auth::NodeAuth;
 use crate::coordinator::outputs::{Expected, OutputError};
 use crate::coordinator::problem::{ApiError, Json, Path, Query, RawBody};
 use crate::coordinator::store::{LogUpload, StoreError};
-use crate::wire::lease::{EventsAccepted, LeaseChange, LeaseEnd, LeaseEvents, LogAccepted, OutputAccepted};
+use crate::wire::lease::{
+    EventsAccepted, LeaseChange, LeaseEnd, LeaseEvents, LogAccepted, OutputAccepted, OutputFinished, OutputProgress,
+};
 use crate::wire::{ErrorCode, LOG_MEDIA_TYPE, LeaseId, NodeId, Problem};
 
-/// Header with an output's SHA-256, hex.
-const SHA256_HEADER: &str = "x-fizz-sha256";
 /// Events in one call.
 const EVENTS_MAX: usize = 1000;
 /// Longest text of a node's own that is kept with an event.
@@ -28,7 +27,11 @@ const LOG_UPLOAD_BYTES_MAX: usize = 1 << 20;
 
 /// The routes of this file.
 pub(super) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(events)).routes(routes!(logs)).routes(routes!(output))
+    OpenApiRouter::new()
+        .routes(routes!(events))
+        .routes(routes!(logs))
+        .routes(routes!(output_part))
+        .routes(routes!(output))
 }
 
 /// What happened to a lease on its node, in order.
@@ -114,23 +117,57 @@ async fn logs(
     Ok(Json(LogAccepted { next_offset }))
 }
 
-/// The output folder as a tar; visible to the renter once it is whole and its SHA-256 (header `x-fizz-sha256`) is right.
+/// Which part of which tar.
+#[derive(Debug, Clone, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+struct PartAt {
+    /// Bytes of the tar before the body.
+    offset: u64,
+    /// SHA-256 of the whole tar, hex.
+    sha256: String,
+}
+
+/// A part of the output folder's tar, at most 8 MiB, durable when it is answered. An empty body asks from where to go on.
 #[utoipa::path(
-    put, path = "/v1/leases/{lease_id}/output", tag = "node",
-    params(("lease_id" = LeaseId, Path), ("x-fizz-sha256" = String, Header, description = "SHA-256 of the tar, hex")),
+    post, path = "/v1/leases/{lease_id}/output/parts", tag = "node", params(("lease_id" = LeaseId, Path), PartAt),
     request_body(content = Vec<u8>, content_type = "application/x-tar"),
+    responses((status = 200, body = OutputProgress), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("session" = []))
+)]
+async fn output_part(
+    State(app): State<App>,
+    node: NodeAuth,
+    Path(lease_id): Path<LeaseId>,
+    Query(at): Query<PartAt>,
+    RawBody(bytes): RawBody,
+) -> Result<Json<OutputProgress>, ApiError> {
+    let sha256 = checked_sha256(&at.sha256)?;
+    let (job_id, limit_bytes) = app.store.output_limit(node.node_id, lease_id).await?;
+    if let Some(recorded) = app.store.recorded_output(lease_id, &sha256).await? {
+        return Ok(Json(OutputProgress { next_offset: recorded.bytes }));
+    }
+    let expected = Expected { job_id, lease_id, sha256: &sha256, limit_bytes };
+    let next_offset = if bytes.is_empty() {
+        app.outputs.next_offset(expected).await?
+    } else {
+        app.outputs.put_part(expected, at.offset, bytes).await?
+    };
+    Ok(Json(OutputProgress { next_offset }))
+}
+
+/// All parts of the output are sent; it is visible to the renter once it is whole and its SHA-256 is right.
+#[utoipa::path(
+    put, path = "/v1/leases/{lease_id}/output", tag = "node", params(("lease_id" = LeaseId, Path)), request_body = OutputFinished,
     responses((status = 200, body = OutputAccepted), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("session" = []))
 )]
 async fn output(
     State(app): State<App>,
     node: NodeAuth,
     Path(lease_id): Path<LeaseId>,
-    headers: HeaderMap,
-    body: Body,
+    Json(OutputFinished { bytes, sha256 }): Json<OutputFinished>,
 ) -> Result<Json<OutputAccepted>, ApiError> {
-    let sha256 = announced_sha256(&headers)?;
+    let sha256 = checked_sha256(&sha256)?;
     // A task of its own: a caller that hangs up never leaves an object behind that is neither recorded nor removed.
-    let taken = tokio::spawn(take_output(app, node.node_id, lease_id, sha256, body));
+    let taken = tokio::spawn(take_output(app, node.node_id, lease_id, sha256, bytes));
     taken.await.unwrap_or_else(|error| Err(ApiError::internal(&error))).map(Json)
 }
 
@@ -139,16 +176,20 @@ async fn take_output(
     node_id: NodeId,
     lease_id: LeaseId,
     sha256: String,
-    body: Body,
+    bytes: u64,
 ) -> Result<OutputAccepted, ApiError> {
-    let (expected_job, limit_bytes) = app.store.output_limit(node_id, lease_id).await?;
-    let expected = Expected { job_id: expected_job, lease_id, sha256: &sha256, limit_bytes };
-    let stored = app.outputs.put(expected, body.into_data_stream()).await?;
+    let (job_id, limit_bytes) = app.store.output_limit(node_id, lease_id).await?;
+    if let Some(recorded) = app.store.recorded_output(lease_id, &sha256).await? {
+        return Ok(OutputAccepted { bytes: recorded.bytes, sha256 });
+    }
+    let expected = Expected { job_id, lease_id, sha256: &sha256, limit_bytes };
+    let stored = app.outputs.assemble(expected, bytes).await?;
     match app.store.record_output(node_id, lease_id, &stored, app.clock.now()).await {
         Ok((job_id, surplus)) => {
             if let Some(object) = surplus {
                 app.outputs.remove(&object).await;
             }
+            app.outputs.drop_parts(lease_id, None).await;
             app.wake.job_changed(job_id);
             Ok(OutputAccepted { bytes: stored.bytes, sha256 })
         }
@@ -162,17 +203,17 @@ async fn take_output(
     }
 }
 
-fn announced_sha256(headers: &HeaderMap) -> Result<String, ApiError> {
-    let announced = headers.get(SHA256_HEADER).and_then(|value| value.to_str().ok()).unwrap_or_default();
+fn checked_sha256(announced: &str) -> Result<String, ApiError> {
     if announced.len() == 64 && announced.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Ok(announced.to_ascii_lowercase());
     }
-    Err(ApiError::new(ErrorCode::InvalidRequest, format!("the header {SHA256_HEADER} must hold 64 hexadecimal digits")))
+    Err(ApiError::new(ErrorCode::InvalidRequest, "a SHA-256 has 64 hexadecimal digits"))
 }
 
 impl From<OutputError> for ApiError {
     fn from(error: OutputError) -> Self {
         match error {
+            OutputError::Gap { .. } => Self::new(ErrorCode::OffsetGap, error.to_string()),
             OutputError::TooLarge { .. } => Self::new(ErrorCode::TooLarge, error.to_string()),
             OutputError::Broken(_) | OutputError::WrongSum { .. } => {
                 Self::new(ErrorCode::InvalidRequest, error.to_string())

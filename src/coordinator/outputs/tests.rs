@@ -75,6 +75,68 @@ async fn wrong_sum_too_large_and_broken_off_outputs_leave_nothing() {
     assert_eq!(files(&dir), 0);
 }
 
+/// Sends an output in parts of a megabyte.
+async fn upload(outputs: &Outputs, expected: Expected<'_>, pieces: &[Result<Bytes, String>]) -> u64 {
+    let mut at = 0;
+    for piece in pieces.iter().flatten() {
+        at = outputs.put_part(expected, at, piece.clone()).await.unwrap();
+    }
+    at
+}
+
+async fn parts_become_one(outputs: &Outputs) {
+    let pieces = body(9);
+    let sum = sha256(&pieces);
+    let expected = expected(&sum, 9 << 20);
+    assert_eq!(outputs.next_offset(expected).await.unwrap(), 0);
+    assert_eq!(upload(outputs, expected, &pieces[..6]).await, 6 << 20);
+    let gap = outputs.put_part(expected, 8 << 20, Bytes::from_static(b"x")).await;
+    assert!(matches!(gap, Err(OutputError::Gap { next_offset: 6_291_456 })), "{gap:?}");
+    // A part that begins before the end and goes past it.
+    let both: Bytes = [pieces[5].clone().unwrap(), pieces[6].clone().unwrap()].concat().into();
+    assert_eq!(outputs.put_part(expected, 5 << 20, both).await.unwrap(), 7 << 20);
+    let early = outputs.assemble(expected, 9 << 20).await;
+    assert!(matches!(early, Err(OutputError::Gap { next_offset: 7_340_032 })), "{early:?}");
+    for (number, piece) in pieces.iter().enumerate().skip(7) {
+        outputs.put_part(expected, (number as u64) << 20, piece.clone().unwrap()).await.unwrap();
+    }
+    let large = outputs.put_part(expected, 9 << 20, Bytes::from_static(b"x")).await;
+    assert!(matches!(large, Err(OutputError::TooLarge { .. })), "{large:?}");
+    let stored = outputs.assemble(expected, 9 << 20).await.unwrap();
+    assert_eq!((stored.bytes, &stored.sha256), (9 << 20, &sum));
+    assert_eq!(outputs.leases_with_parts().await.unwrap().into_iter().collect::<Vec<_>>(), [expected.lease_id]);
+    outputs.drop_parts(expected.lease_id, None).await;
+    assert!(outputs.leases_with_parts().await.unwrap().is_empty());
+    let back: Vec<Bytes> = outputs.get(&stored).await.unwrap().try_collect().await.unwrap();
+    assert_eq!(sha256(&back.into_iter().map(Ok).collect::<Vec<_>>()), sum);
+    outputs.remove(&stored.object).await;
+
+    // Other bytes than announced leave nothing.
+    let wrong = Expected { sha256: &"0".repeat(64), ..expected };
+    upload(outputs, wrong, &pieces[..2]).await;
+    assert!(matches!(outputs.assemble(wrong, 2 << 20).await, Err(OutputError::WrongSum { .. })));
+    assert_eq!(outputs.next_offset(wrong).await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn parts_become_one_output_in_a_folder_and_leave_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    parts_become_one(&outputs(&dir)).await;
+    assert_eq!(files(&dir), 0);
+}
+
+#[tokio::test]
+async fn an_upload_that_begins_anew_drops_the_parts_of_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let outputs = outputs(&dir);
+    let (one, two) = ("1".repeat(64), "2".repeat(64));
+    let first = expected(&one, 1 << 30);
+    upload(&outputs, first, &body(3)).await;
+    let second = Expected { sha256: &two, ..first };
+    upload(&outputs, second, &body(1)).await;
+    assert_eq!((outputs.next_offset(first).await.unwrap(), files(&dir)), (0, 1));
+}
+
 #[test]
 fn an_address_that_is_no_store_is_refused_with_an_example() {
     for url in ["", "outputs", "ftp://host/x", "file://host/x"] {
@@ -115,6 +177,11 @@ async fn s3(State(bucket): State<Shared>, request: Request) -> Response {
             bucket.parts.insert(part, body);
             ([("etag", format!("\"{part}\""))], "").into_response()
         }
+        ("PUT", None) => {
+            bucket.objects.insert(path, body);
+            ([("etag", "\"1\"")], "").into_response()
+        }
+        ("GET", _) if query.contains("list-type=2") => list(&bucket, &path, query),
         ("POST", _) => {
             let whole = std::mem::take(&mut bucket.parts).into_values().collect::<Vec<_>>().concat();
             bucket.objects.insert(path, whole.into());
@@ -133,6 +200,28 @@ async fn s3(State(bucket): State<Shared>, request: Request) -> Response {
         },
         _ => StatusCode::METHOD_NOT_ALLOWED.into_response(),
     }
+}
+
+/// What a bucket answers who asks for the names in it.
+fn list(bucket: &Bucket, path: &str, query: &str) -> Response {
+    let asked: BTreeMap<_, _> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
+    let prefix = asked.get("prefix").cloned().unwrap_or_default();
+    let root = format!("{}/", path.trim_end_matches('/'));
+    let (mut contents, mut folders) = (String::new(), std::collections::BTreeSet::new());
+    for (name, bytes) in &bucket.objects {
+        let Some(key) = name.strip_prefix(&root).filter(|key| key.starts_with(&prefix)) else { continue };
+        match key[prefix.len()..].split_once('/').filter(|_| asked.contains_key("delimiter")) {
+            Some((folder, _)) => drop(folders.insert(format!("{prefix}{folder}/"))),
+            None => contents.push_str(&format!(
+                "<Contents><Key>{key}</Key><LastModified>2026-11-22T08:00:00.000Z</LastModified><ETag>1</ETag><Size>{}</Size></Contents>",
+                bytes.len()
+            )),
+        }
+    }
+    let folders: String =
+        folders.iter().map(|f| format!("<CommonPrefixes><Prefix>{f}</Prefix></CommonPrefixes>")).collect();
+    format!("<ListBucketResult><KeyCount>1</KeyCount><MaxKeys>1000</MaxKeys><IsTruncated>false</IsTruncated>{contents}{folders}</ListBucketResult>")
+        .into_response()
 }
 
 #[tokio::test]
@@ -166,6 +255,8 @@ async fn outputs_go_to_an_s3_bucket_and_come_back_and_a_refused_one_leaves_nothi
     assert_eq!(sha256(&back.into_iter().map(Ok).collect::<Vec<_>>()), sum);
     outputs.remove(&stored.object).await;
     assert!(bucket_there.lock().unwrap().objects.is_empty());
+    parts_become_one(&outputs).await;
+    assert!(bucket_there.lock().unwrap().objects.is_empty(), "no part is left");
     assert_eq!(bucket_there.lock().unwrap().unsigned, 0, "every call is signed");
     drop(server);
 }

@@ -153,6 +153,25 @@ impl Store {
         Ok((read_text(&row, "job_id")?, read_spec(&row)?.limits.output_bytes_max))
     }
 
+    /// The output of a lease, if it was recorded with this SHA-256.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub(crate) async fn recorded_output(
+        &self,
+        lease_id: LeaseId,
+        sha256: &str,
+    ) -> Result<Option<super::StoredOutput>, StoreError> {
+        let row = sqlx::query("SELECT object, bytes, sha256 FROM outputs WHERE lease_id = ? AND sha256 = ?")
+            .bind(lease_id.to_string())
+            .bind(sha256)
+            .fetch_optional(self.pool())
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        let (object, bytes) = (row.try_get("object")?, super::read_int(&row, "bytes")?);
+        Ok(Some(super::StoredOutput { object, bytes, sha256: row.try_get("sha256")? }))
+    }
+
     /// Makes an uploaded object a live lease's output. Returns the job, and the object that is not needed any more:
     /// the one before, or this one where it holds the same.
     ///

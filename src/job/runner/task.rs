@@ -86,7 +86,6 @@ impl Task {
             let main = found.into_iter().find(|found| found.lease_id == lease_id && found.service.is_none());
             saved.container = main.map(|container| container.id.0);
         }
-        output::discard(&output::spool_path(&deps.spool_dir, lease_id)).await;
         Ok(Self {
             machine: Machine::new(Terms::of(&assignment.spec), saved),
             deps,

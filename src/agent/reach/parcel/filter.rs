@@ -16,6 +16,8 @@ const NAME_BYTES_MAX: u64 = 4096;
 const ENTRIES_MAX: u64 = 1_000_000;
 /// Most links, which are remembered.
 const LINKS_MAX: usize = 10_000;
+/// Most folders, which are remembered too.
+const FOLDERS_MAX: usize = 100_000;
 /// Bytes that are gathered before they are passed on.
 const PIECE_BYTES: usize = 64 << 10;
 /// Bits of a mode that pass.
@@ -55,7 +57,15 @@ pub(super) fn run(
 
 fn check(from: impl Read, to: impl Write, rules: &Rules) -> Result<(), String> {
     let mut archive = Archive::new(from);
-    let mut check = Check { rules, to: Builder::new(to), bytes: 0, links: HashSet::new(), name: None, target: None };
+    let mut check = Check {
+        rules,
+        to: Builder::new(to),
+        bytes: 0,
+        links: HashSet::new(),
+        folders: HashSet::new(),
+        name: None,
+        target: None,
+    };
     let entries = archive.entries().map_err(|error| unreadable(&error))?.raw(true);
     for (count, entry) in (1_u64..).zip(entries) {
         if count > ENTRIES_MAX {
@@ -72,6 +82,8 @@ struct Check<'a, W: Write> {
     to: Builder<W>,
     bytes: u64,
     links: HashSet<PathBuf>,
+    /// Folders that were passed on.
+    folders: HashSet<PathBuf>,
     /// From an entry of its own, for names that are too long for a header.
     name: Option<PathBuf>,
     target: Option<PathBuf>,
@@ -96,9 +108,9 @@ impl<W: Write> Check<'_, W> {
         let Some(inside) = self.inside(&name)? else { return Ok(()) };
         let mut header = self.header(entry.header(), kind);
         if kind.is_dir() {
-            header.set_entry_type(EntryType::Directory);
-            return self.written(|to| to.append_data(&mut header, &inside, io::empty()));
+            return self.folder(header, inside);
         }
+        self.folders_above(&inside)?;
         if kind.is_symlink() {
             let found = entry.header().link_name().map_err(|error| unreadable(&error))?;
             let target = target.or_else(|| found.map(std::borrow::Cow::into_owned)).unwrap_or_default();
@@ -137,6 +149,28 @@ impl<W: Write> Check<'_, W> {
             return Err(format!("'{}' passes through a link", shown(name)));
         }
         Ok((!inside.as_os_str().is_empty()).then_some(inside))
+    }
+
+    fn folder(&mut self, mut header: Header, inside: PathBuf) -> Result<(), String> {
+        self.folders_above(&inside)?;
+        header.set_entry_type(EntryType::Directory);
+        self.written(|to| to.append_data(&mut header, &inside, io::empty()))?;
+        self.folders.insert(inside);
+        if self.folders.len() > FOLDERS_MAX {
+            return Err(format!("the copy has more than {FOLDERS_MAX} folders"));
+        }
+        Ok(())
+    }
+
+    /// Folders that the tar leaves unsaid would be made by the engine as its own.
+    fn folders_above(&mut self, inside: &Path) -> Result<(), String> {
+        let Some(above) = inside.parent().filter(|above| !above.as_os_str().is_empty()) else { return Ok(()) };
+        if self.folders.contains(above) {
+            return Ok(());
+        }
+        let mut usual = Header::new_gnu();
+        usual.set_mode(0o755);
+        self.folder(self.header(&usual, EntryType::Directory), above.to_owned())
     }
 
     /// A link may point to what is below or beside it in the same copy, never out of it.
@@ -323,6 +357,19 @@ mod tests {
         let expected = [("renamed", ""), ("renamed/a", "one"), ("renamed/link", ""), (&long, "two")];
         let names: Vec<_> = names.iter().map(|(name, text)| (name.trim_end_matches('/'), text.as_str())).collect();
         assert_eq!(names, expected);
+    }
+
+    #[test]
+    fn folders_that_the_tar_leaves_unsaid_belong_to_the_job_too() {
+        let tar = tar_of(&[("a/b/c", EntryType::Regular, "x"), ("a/d", EntryType::Regular, "y")]);
+        let out = passed(&tar, None).unwrap();
+        let mut archive = Archive::new(&out[..]);
+        let entries = archive.entries().unwrap().map(|entry| {
+            let entry = entry.unwrap();
+            assert_eq!(entry.header().uid().unwrap(), OWNER.uid);
+            entry.path().unwrap().display().to_string()
+        });
+        assert_eq!(entries.collect::<Vec<_>>(), ["a", "a/b", "a/b/c", "a/d"]);
     }
 
     #[test]
