@@ -26,8 +26,17 @@ struct Inner {
     down: bool,
     leases: HashMap<LeaseId, Received>,
     refused: Vec<String>,
-    breaks_outputs: Option<u32>,
+    lost_parts: Option<LostParts>,
     output_calls: u32,
+}
+
+/// Which parts of outputs are lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostParts {
+    /// Each so manieth one.
+    Every(u32),
+    /// All but so many.
+    After(u32),
 }
 
 /// What came for one lease.
@@ -111,9 +120,11 @@ impl FakePort {
         self.bump();
     }
 
-    /// Loses every so manieth part of an output on its way.
-    pub fn break_outputs(&self, every: u32) {
-        self.inner().breaks_outputs = Some(every);
+    /// Loses parts of outputs on their way; none when absent.
+    pub fn lose_parts(&self, lost: Option<LostParts>) {
+        let mut inner = self.inner();
+        inner.lost_parts = lost;
+        inner.output_calls = 0;
     }
 
     /// Ends a lease from the coordinator's side.
@@ -240,10 +251,12 @@ impl LeasePort for FakePort {
         let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX).min(tar.len());
         let bytes = &tar[at(part.offset)..at(part.offset + part.bytes)];
         let mut inner = self.enter(lease_id)?;
-        let breaks = inner.breaks_outputs.is_some_and(|every| {
-            inner.output_calls += 1;
-            inner.output_calls.is_multiple_of(every)
-        });
+        inner.output_calls += 1;
+        let breaks = match inner.lost_parts {
+            None => false,
+            Some(LostParts::Every(number)) => inner.output_calls.is_multiple_of(number),
+            Some(LostParts::After(number)) => inner.output_calls > number,
+        };
         let received = inner.leases.entry(lease_id).or_default();
         received.output_bytes_sent += bytes.len() as u64;
         let held = received.parts(sha256);

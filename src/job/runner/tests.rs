@@ -3,6 +3,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
+use crate::job::fake::{FakePort, LostParts, Received};
 use crate::job::fake::{FakePort, Received};
 use crate::job::images::{ImagePolicy, Logins};
 use crate::runtime::fake::{Call, FakeImage, FakeRuntime, Step};
@@ -416,6 +417,53 @@ async fn the_output_folder_arrives_as_a_tar_and_its_spool_file_goes() {
     assert_eq!(paths, [std::path::Path::new("out/a/b.txt")]);
     let left = std::fs::read_dir(&bench.deps.spool_dir).unwrap();
     assert!(left.into_iter().all(|file| !file.unwrap().file_name().to_string_lossy().ends_with(".tar")));
+}
+
+/// Bytes of one part.
+const PART: u64 = 2 << 20;
+
+/// A lease whose job leaves an output of five parts.
+async fn with_large_output() -> (Bench, Assignment) {
+    let bench = Bench::new([Step::File("/out/numbers".to_owned(), vec![7; 9 << 20])]).await;
+    let mut lease = lease();
+    lease.spec.output_path = Some("/out".to_owned());
+    (bench, lease)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_output_whose_connection_breaks_again_and_again_is_sent_once_but_for_the_parts_that_were_lost() {
+    let (bench, lease) = with_large_output().await;
+    bench.port.lose_parts(Some(LostParts::Every(2)));
+    let handle = bench.spawn(&lease);
+    let received = bench.received(&lease, |received| received.end().is_some()).await;
+    in_time(handle.done).await.unwrap();
+    let size = received.output.unwrap().len() as u64;
+    assert!(size > 4 * PART);
+    // Five parts are needed, so four were lost in between.
+    assert!(
+        (size + 3 * PART..=size + 4 * PART).contains(&received.output_bytes_sent),
+        "{}",
+        received.output_bytes_sent
+    );
+}
+
+#[tokio::test]
+async fn an_agent_killed_in_mid_upload_goes_on_where_the_coordinator_is_and_collects_nothing_again() {
+    let (bench, lease) = with_large_output().await;
+    bench.port.lose_parts(Some(LostParts::After(3)));
+    let handle = bench.spawn(&lease);
+    bench.received(&lease, |received| received.output_bytes_sent > 3 * PART).await;
+    bench.kill(handle).await;
+    let sent = bench.port.received(lease.lease_id).output_bytes_sent;
+    bench.port.lose_parts(None);
+    // It cannot be collected a second time.
+    bench.engine.fail_next(Call::Archive, RuntimeError::NoSuchPath { path: "/out".to_owned() });
+    let received = bench.ended(&lease, bench.spawn(&lease)).await;
+    let size = received.output.expect("the output is there").len() as u64;
+    assert_eq!(received.output_bytes_sent - sent, size - 3 * PART, "nothing is sent again");
+    let left: Vec<_> =
+        std::fs::read_dir(&bench.deps.spool_dir).unwrap().map(|file| file.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| name.to_string_lossy().contains("sqlite")), "{left:?}");
 }
 
 #[tokio::test]
