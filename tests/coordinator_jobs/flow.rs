@@ -263,7 +263,9 @@ async fn an_output_goes_on_where_it_broke_off_and_is_sent_once_but_for_the_part_
             node.part(lease, at, part.clone(), &sum).await.unwrap();
             // Said twice, or late, changes nothing.
             assert_eq!(node.part(lease, at, part, &sum).await.unwrap() as usize, tar.len().min(at + PART));
-            assert_eq!(code(node.part(lease, at + 2 * PART, tar.slice(..10), &sum).await), ErrorCode::OffsetGap);
+            if calls == 1 {
+                assert_eq!(code(node.part(lease, 2 * PART, tar.slice(..10), &sum).await), ErrorCode::OffsetGap);
+            }
         }
         at = usize::try_from(node.part(lease, 0, Bytes::new(), &sum).await.unwrap()).unwrap();
     }
@@ -297,4 +299,26 @@ async fn a_coordinator_killed_between_parts_knows_how_far_it_was() {
     assert_eq!(node.part(lease, 200_000, tar.slice(200_000..), &sum).await.unwrap(), 300_000);
     node.finish(lease, 300_000, &sum).await.unwrap();
     assert_eq!(world.output(job_id).await, tar);
+}
+
+#[tokio::test]
+async fn parts_that_nobody_will_finish_are_removed() {
+    let world = World::new().await;
+    let mut node = world.node(1, "0.40").await;
+    let job_id = world.submit(&job()).await.unwrap().job_id;
+    let lease = node.assigned().await.lease_id;
+    node.report(lease, 1, &[LeaseChange::Running]).await.unwrap();
+    node.part(lease, 0, vec![5_u8; 1000], &sha256(b"something")).await.unwrap();
+    node.log(lease, "offset=0&complete=true", Bytes::new()).await.unwrap();
+    node.report(lease, 2, &[exited(0, 1)]).await.unwrap();
+    world.until_state(job_id, JobState::Done).await;
+    assert_eq!(world.output_files(), 1);
+    // It looks after its house when it starts, and every few minutes.
+    let world = world.kill_and_start().await;
+    let removed = async {
+        while world.output_files() > 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), removed).await.expect("the janitor comes");
 }
