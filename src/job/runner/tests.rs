@@ -4,7 +4,6 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::job::fake::{FakePort, LostParts, Received};
-use crate::job::fake::{FakePort, Received};
 use crate::job::images::{ImagePolicy, Logins};
 use crate::runtime::fake::{Call, FakeImage, FakeRuntime, Step};
 use crate::runtime::{ContainerStatus, RuntimeError};
