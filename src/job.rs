@@ -8,6 +8,7 @@
 mod backoff;
 mod disk;
 pub mod fake;
+mod health;
 pub mod images;
 mod logs;
 pub mod machine;

@@ -1,11 +1,15 @@
-//! A container's log on its way to the coordinator: in order, byte for byte, resumable, with bounded memory.
+//! The logs of a lease's containers on their way to the coordinator: in order, byte for byte, resumable, with bounded memory.
 //!
 //! Invariants
-//! - An entry is always framed the same way, so what is read again after a restart gives the same bytes at the same offset;
-//!   the coordinator skips what it has.
+//! - The main container's bytes go as they are, on the streams it wrote them to. Every line of a companion goes on standard error
+//!   behind the name of its service in brackets, so that standard output is the main container's alone.
+//! - With one container an entry is always framed the same way, so what is read again after a restart gives the same bytes at the
+//!   same offset; the coordinator skips what it has. How several were mingled cannot be told again: then the position behind a
+//!   body is written down before the body is sent, and the coordinator is asked whether it has arrived.
 //! - At most [`BUFFER_BYTES`] and one entry wait here; then the engine is not read, and the engine does not hold up the job.
 //! - The log ends with at most one cut notice and the closing sentence, then `complete`.
 
+mod lines;
 mod source;
 
 use std::sync::Arc;
@@ -14,15 +18,15 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
-use futures_util::stream::BoxStream;
-use tokio::sync::oneshot;
+use futures_util::stream::{BoxStream, SelectAll};
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::backoff::Backoff;
-use super::machine::LogPosition;
+use super::machine::{CompanionPosition, LogPosition, Place};
 use super::{LeasePort, PortError};
 use crate::agent::journal::Journal;
-use crate::runtime::{ContainerId, ContainerRuntime};
+use crate::runtime::{ContainerId, ContainerRuntime, LogEntry};
 use crate::wire::LeaseId;
 use crate::wire::logs::{FRAME_BYTES_MAX, FRAME_HEADER_BYTES, LogStream, encode, whole_frames};
 use source::Piece;
@@ -42,10 +46,24 @@ pub(super) struct LogTask {
     pub(super) port: Arc<dyn LeasePort>,
     pub(super) journal: Journal,
     pub(super) lease_id: LeaseId,
-    /// Nothing was ever started when there is none.
-    pub(super) container: Option<ContainerId>,
+    /// Names of all services; the first is the main one.
+    pub(super) services: Vec<String>,
     pub(super) position: LogPosition,
     pub(super) bytes_max: u64,
+}
+
+/// What the log's task is told.
+#[derive(Debug)]
+pub(super) enum LogWord {
+    /// A container was started, for the first time or again, or it has ended with a log that was not read to its end.
+    Read {
+        /// Number of its service.
+        index: usize,
+        /// The container.
+        container: ContainerId,
+    },
+    /// Every container has ended: hand over the rest and this sentence.
+    Close(Option<String>),
 }
 
 /// How it went.
@@ -61,20 +79,35 @@ pub(super) enum LogOutcome {
 
 type Sending = BoxFuture<'static, Result<u64, PortError>>;
 
-/// Hands the log over until it has ended and `close` has come with the last sentence.
-pub(super) async fn run(task: LogTask, close: oneshot::Receiver<Option<String>>) -> LogOutcome {
+/// Hands the log over until it has ended and [`LogWord::Close`] has come with the last sentence.
+pub(super) async fn run(task: LogTask, words: mpsc::Receiver<LogWord>) -> LogOutcome {
     if task.position.complete {
         return LogOutcome::Closed;
     }
-    Pump::new(task).run(close).await
+    match Pump::begin(task).await {
+        Ok(pump) => pump.run(words).await,
+        Err(outcome) => outcome,
+    }
+}
+
+/// One container's log.
+#[derive(Debug, Default)]
+struct Slot {
+    container: Option<ContainerId>,
+    is_open: bool,
+    /// It was started again while it was read; whether that was seen is not known.
+    again: bool,
 }
 
 struct Pump {
     task: LogTask,
-    /// What is still to be read.
-    pieces: Option<BoxStream<'static, Piece>>,
+    slots: Vec<Slot>,
+    /// What is still to be read, with the number of its service; `None` is its end.
+    pieces: SelectAll<BoxStream<'static, (usize, Option<Piece>)>>,
     /// Behind everything that was read.
     read: LogPosition,
+    /// Behind everything that was accepted, when that is a place between entries.
+    accepted: LogPosition,
     /// Framed and not on its way yet; ends at `read.offset`.
     buffer: BytesMut,
     /// Behind the body on its way, when that is a place between entries.
@@ -83,19 +116,37 @@ struct Pump {
     /// When a body that is not full may go.
     next_send: Instant,
     written_at: Option<Instant>,
-    /// The closing sentence, once the container has ended.
+    /// The closing sentence, once the containers have ended.
     closing: Option<Option<String>>,
     closed: bool,
     rewound: bool,
 }
 
 impl Pump {
-    fn new(task: LogTask) -> Self {
-        let read = task.position;
-        Self {
-            pieces: open(&task, read),
-            task,
+    async fn begin(mut task: LogTask) -> Result<Self, LogOutcome> {
+        let mut read = std::mem::take(&mut task.position);
+        read.companions.resize_with(task.services.len().saturating_sub(1), CompanionPosition::default);
+        let mut lost = false;
+        if let Some(mut ahead) = read.ahead.take() {
+            let held = match send(task.port.clone(), task.lease_id, 0, false, Bytes::new()).await {
+                Ok(held) => held,
+                Err(PortError::LeaseEnded) => return Err(LogOutcome::LeaseEnded),
+                Err(error) => return Err(LogOutcome::Rejected(error.to_string())),
+            };
+            if held >= ahead.offset {
+                ahead.ahead = None;
+                read = *ahead;
+            } else if held != read.offset {
+                lost = true;
+                read.offset = held;
+            }
+        }
+        let mut pump = Self {
+            slots: task.services.iter().map(|_| Slot::default()).collect(),
+            pieces: SelectAll::new(),
+            accepted: read.clone(),
             read,
+            task,
             buffer: BytesMut::new(),
             sending_position: None,
             sends_complete: false,
@@ -104,17 +155,25 @@ impl Pump {
             closing: None,
             closed: false,
             rewound: false,
+        };
+        if lost {
+            pump.notice("what follows may repeat part of the log\n");
         }
+        Ok(pump)
     }
 
-    async fn run(mut self, close: oneshot::Receiver<Option<String>>) -> LogOutcome {
-        let mut close = Some(close);
+    /// Whether several logs are mingled, in an order that cannot be told again.
+    fn is_mingled(&self) -> bool {
+        self.slots.len() > 1
+    }
+
+    async fn run(mut self, mut words: mpsc::Receiver<LogWord>) -> LogOutcome {
         let mut sending: Option<Sending> = None;
         loop {
             if sending.is_none() {
                 sending = self.next_body();
             }
-            let room = self.pieces.is_some() && self.buffer.len() < BUFFER_BYTES;
+            let room = !self.pieces.is_empty() && self.buffer.len() < BUFFER_BYTES;
             let waits = sending.is_none() && !self.buffer.is_empty();
             tokio::select! {
                 biased;
@@ -124,42 +183,94 @@ impl Pump {
                         return outcome;
                     }
                 }
-                last_words = poll_option(&mut close) => {
-                    close = None;
+                word = words.recv(), if self.closing.is_none() => match word {
+                    Some(LogWord::Read { index, container }) => self.open(index, container),
+                    Some(LogWord::Close(last_words)) => self.closing = Some(last_words),
                     // Whoever would close it is gone, and so is the lease.
-                    let Ok(last_words) = last_words else { return LogOutcome::LeaseEnded };
-                    self.closing = Some(last_words);
-                }
-                piece = next_option(&mut self.pieces), if room => self.take(piece).await,
+                    None => return LogOutcome::LeaseEnded,
+                },
+                // None when the last of them has ended: then there is room to look whether the log can be closed.
+                next = self.pieces.next(), if room => if let Some((index, piece)) = next {
+                    self.take(index, piece).await;
+                },
                 () = tokio::time::sleep_until(self.next_send), if waits => {}
             }
         }
     }
 
+    /// Reads a container's log from where it stands.
+    fn open(&mut self, index: usize, container: ContainerId) {
+        let place = self.read.place(index);
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        slot.container = Some(container.clone());
+        if self.read.cut {
+            return;
+        }
+        if std::mem::replace(&mut slot.is_open, true) {
+            slot.again = true;
+            return;
+        }
+        let pieces = source::pieces(self.task.runtime.clone(), container, place);
+        let end = futures_util::stream::once(std::future::ready(None));
+        self.pieces.push(pieces.map(Some).chain(end).map(move |piece| (index, piece)).boxed());
+    }
+
+    /// One container's log is read; it goes on when the container was started again meanwhile.
+    fn source_ended(&mut self, index: usize) {
+        let Some(slot) = self.slots.get_mut(index) else { return };
+        slot.is_open = false;
+        if std::mem::take(&mut slot.again)
+            && let Some(container) = slot.container.clone()
+        {
+            self.open(index, container);
+        }
+    }
+
+    /// Nothing more is read, now or after a restart.
+    fn cut(&mut self) {
+        self.pieces.clear();
+        self.slots.iter_mut().for_each(|slot| slot.is_open = false);
+        self.read.cut = true;
+    }
+
     /// Takes what was read into the buffer.
-    async fn take(&mut self, piece: Option<Piece>) {
+    async fn take(&mut self, index: usize, piece: Option<Piece>) {
         match piece {
-            None => self.pieces = None,
+            None => self.source_ended(index),
             Some(Piece::Lost) => self.resume_after_loss().await,
             Some(Piece::Unreadable { why }) => {
-                self.pieces = None;
-                // It ends here after a restart as well.
-                self.read.cut = true;
+                self.cut();
                 self.notice(&format!("part of the log was lost: {why}\n"));
             }
-            Some(Piece::Entry { entry, after }) => {
-                let framed = framed_bytes(entry.bytes.len());
-                if self.read.offset + framed > self.task.bytes_max {
-                    self.pieces = None;
-                    self.read.cut = true;
-                    let limit = self.task.bytes_max;
-                    self.notice(&format!("the log was cut at its limit of {limit} bytes; the job wrote more\n"));
-                    return;
+            Some(Piece::Entry { entry, after }) => self.entry(index, &entry, after),
+        }
+    }
+
+    fn entry(&mut self, index: usize, entry: &LogEntry, after: Place) {
+        let mut companion = index.checked_sub(1).and_then(|slot| self.read.companions.get(slot).copied());
+        let (stream, bytes) = match (&mut companion, self.task.services.get(index)) {
+            (Some(position), Some(name)) => {
+                let is_stderr = entry.stream == LogStream::Stderr;
+                let open = if is_stderr { &mut position.stderr_open } else { &mut position.stdout_open };
+                (LogStream::Stderr, lines::with_name(name, &entry.bytes, open))
+            }
+            (None, _) | (_, None) => (entry.stream, entry.bytes.clone()),
+        };
+        let framed = framed_bytes(bytes.len());
+        if self.read.offset + framed > self.task.bytes_max {
+            self.cut();
+            let limit = self.task.bytes_max;
+            self.notice(&format!("the log was cut at its limit of {limit} bytes; the job wrote more\n"));
+            return;
+        }
+        encode(stream, &bytes, &mut self.buffer);
+        self.read.offset += framed;
+        match companion {
+            None => (self.read.stdout, self.read.stderr) = (after.stdout, after.stderr),
+            Some(position) => {
+                if let Some(kept) = self.read.companions.get_mut(index - 1) {
+                    *kept = CompanionPosition { stdout: after.stdout, stderr: after.stderr, ..position };
                 }
-                encode(entry.stream, &entry.bytes, &mut self.buffer);
-                self.read.offset += framed;
-                self.read.stdout = after.stdout;
-                self.read.stderr = after.stderr;
             }
         }
     }
@@ -182,7 +293,7 @@ impl Pump {
 
     /// The next body, when there is reason to send one now.
     fn next_body(&mut self) -> Option<Sending> {
-        if self.pieces.is_none()
+        if self.pieces.is_empty()
             && !self.closed
             && let Some(last_words) = self.closing.clone()
         {
@@ -200,8 +311,16 @@ impl Pump {
         let length = whole_frames(window).expect("the buffer holds frames of our own making");
         let body = self.buffer.split_to(length).freeze();
         self.sends_complete = self.closed && self.buffer.is_empty();
-        self.sending_position = self.buffer.is_empty().then_some(self.read);
-        Some(Box::pin(send(self.task.port.clone(), self.task.lease_id, offset, self.sends_complete, body)))
+        self.sending_position = self.buffer.is_empty().then(|| self.read.clone());
+        let sending = send(self.task.port.clone(), self.task.lease_id, offset, self.sends_complete, body);
+        let ahead = self.sending_position.clone().filter(|_| self.is_mingled());
+        let Some(ahead) = ahead else { return Some(Box::pin(sending)) };
+        let intent = LogPosition { ahead: Some(Box::new(ahead)), ..self.accepted.clone() };
+        let (journal, lease_id) = (self.task.journal.clone(), self.task.lease_id);
+        Some(Box::pin(async move {
+            keep(&journal, lease_id, &intent).await;
+            sending.await
+        }))
     }
 
     async fn answered(&mut self, answer: Result<u64, PortError>) -> Option<LogOutcome> {
@@ -210,7 +329,8 @@ impl Pump {
             Ok(_) => {
                 self.next_send = Instant::now() + BATCH_TIME;
                 if let Some(position) = position {
-                    self.keep(LogPosition { complete: self.sends_complete, ..position }).await;
+                    self.accepted = LogPosition { complete: self.sends_complete, ..position };
+                    self.keep_accepted().await;
                 }
                 self.sends_complete.then_some(LogOutcome::Closed)
             }
@@ -218,8 +338,8 @@ impl Pump {
             Err(PortError::OffsetGap { next_offset }) if self.rewound => {
                 Some(LogOutcome::Rejected(format!("it asks for byte {next_offset} again and again")))
             }
-            Err(PortError::OffsetGap { .. }) => {
-                self.rewind();
+            Err(PortError::OffsetGap { next_offset }) => {
+                self.rewind(next_offset);
                 None
             }
             Err(PortError::Rejected(problem)) => Some(LogOutcome::Rejected(problem.to_string())),
@@ -227,31 +347,45 @@ impl Pump {
         }
     }
 
-    /// The coordinator has less than it said once: everything again, it skips what it has.
-    fn rewind(&mut self) {
+    /// The coordinator has less than it said once: everything again. Of one container it skips what it has; the logs of several
+    /// are mingled differently this time, so they go on behind what it has.
+    fn rewind(&mut self, next_offset: u64) {
         self.rewound = true;
         self.closed = false;
         self.read = LogPosition::default();
+        self.read.companions.resize_with(self.slots.len() - 1, CompanionPosition::default);
         self.buffer.clear();
-        self.pieces = open(&self.task, self.read);
+        self.pieces.clear();
+        if self.is_mingled() {
+            self.read.offset = next_offset;
+            self.notice("part of the log was lost on its way; it is repeated from its beginning\n");
+        }
+        self.accepted = self.read.clone();
+        for index in 0..self.slots.len() {
+            self.slots[index].is_open = false;
+            if let Some(container) = self.slots[index].container.clone() {
+                self.open(index, container);
+            }
+        }
     }
 
-    async fn keep(&mut self, position: LogPosition) {
+    /// With several containers the next intent holds it too, so that only the last one is written.
+    async fn keep_accepted(&mut self) {
         let now = Instant::now();
-        if !position.complete && self.written_at.is_some_and(|at| now < at + POSITION_TIME) {
+        let is_soon = self.written_at.is_some_and(|at| now < at + POSITION_TIME);
+        if !self.accepted.complete && (is_soon || self.is_mingled()) {
             return;
         }
         self.written_at = Some(now);
-        if let Err(error) = self.task.journal.put_log_position(self.task.lease_id, &position).await {
-            // An older position is as good: what follows it is framed again the same way.
-            tracing::warn!(lease = %self.task.lease_id, %error, "the log position could not be kept");
-        }
+        keep(&self.task.journal, self.task.lease_id, &self.accepted).await;
     }
 }
 
-fn open(task: &LogTask, position: LogPosition) -> Option<BoxStream<'static, Piece>> {
-    let container = task.container.clone().filter(|_| !position.cut)?;
-    Some(source::pieces(task.runtime.clone(), container, position))
+async fn keep(journal: &Journal, lease_id: LeaseId, position: &LogPosition) {
+    if let Err(error) = journal.put_log_position(lease_id, position).await {
+        // An older position is as good, or leads to a repetition that the log admits.
+        tracing::warn!(lease = %lease_id, %error, "the log position could not be kept");
+    }
 }
 
 /// Sends one body until it is answered for good.
@@ -279,13 +413,6 @@ fn framed_bytes(length: usize) -> u64 {
 async fn poll_option<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
     match future {
         Some(future) => future.await,
-        None => std::future::pending().await,
-    }
-}
-
-async fn next_option(pieces: &mut Option<BoxStream<'static, Piece>>) -> Option<Piece> {
-    match pieces {
-        Some(pieces) => pieces.next().await,
         None => std::future::pending().await,
     }
 }
@@ -320,14 +447,15 @@ mod tests {
             port: Arc::new(port.clone()),
             journal: Journal::open(&folder.path().join("state.sqlite")).await.unwrap(),
             lease_id,
-            container: Some(container),
+            services: vec!["main".to_owned()],
             position: LogPosition::default(),
             bytes_max: 1 << 20,
         };
-        let (close, closing) = oneshot::channel();
-        close.send(Some("the end".to_owned())).unwrap();
+        let (say, words) = mpsc::channel(2);
+        say.send(LogWord::Read { index: 0, container }).await.unwrap();
+        say.send(LogWord::Close(Some("the end".to_owned()))).await.unwrap();
         tokio::time::pause();
-        assert_eq!(run(task, closing).await, LogOutcome::Closed);
+        assert_eq!(run(task, words).await, LogOutcome::Closed);
         let received = port.received(lease_id);
         assert!(received.log_complete && port.refused().is_empty());
         received

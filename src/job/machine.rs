@@ -1,13 +1,18 @@
 //! The life of one lease as a pure machine: what happened goes in, what to record and what to do comes out.
 //!
-//! `Assigned → Pulling → Starting → Running ⇄ Frozen → Collecting → Closing → Reporting → Over`
+//! `Assigned → Pulling → Starting → Running ⇄ Frozen → Collecting → Closing → Reporting → Over`, and
+//! `Running → Restarting → Running` where the job's restart policy says so. The stages are those of the main container; the other
+//! services have stages of their own, in `companions`.
 //!
 //! Invariants
 //! - What a [`Step`] says to record is recorded before any of its actions that could not be repeated; [`Input::Begin`] takes any recorded state up again.
-//! - A container is started from `Starting` only, and `Starting` is never entered again.
+//! - A container is started from `Starting`, which is never entered again, and once per restart that was recorded before it.
 //! - `Ended` is emitted exactly once, when log and output are accepted.
 //! - The first cause of an end stays: a job stopped by its renter and then evicted was stopped.
 
+mod companions;
+mod ending;
+mod restart;
 mod saved;
 mod words;
 
@@ -16,14 +21,14 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::clock::Steady;
-use crate::runtime::{ContainerExit, ContainerStatus, PinnedImage};
-use crate::wire::lease::{FailureKind, LeaseChange, LeaseEnd, LimitKind};
+use crate::runtime::{ContainerStatus, PinnedImage};
+use crate::wire::lease::{FailureKind, LeaseChange, LeaseEnd};
 
-pub use saved::{Cause, LogPosition, Saved, Stage, StreamPosition};
-pub use words::{Action, Input, Now, Step, Terms};
+pub use companions::{CompanionStage, SavedCompanion};
+pub use restart::Restarts;
+pub use saved::{Cause, CompanionPosition, LogPosition, Place, Saved, Stage, StreamPosition};
+pub use words::{Action, Deed, Heard, Input, Now, ServiceTerms, Step, Terms};
 
-/// What `SIGTERM` leaves as exit code; stands for a stop before there was anything to stop.
-const CODE_TERMINATED: i32 = 143;
 /// Progress events are this far apart, in thousandths.
 const PULL_EVENT_STEP: u16 = 100;
 
@@ -44,13 +49,36 @@ pub struct Machine {
     running: Option<Running>,
     wants_freeze: Option<String>,
     pull_reported: u16,
+    /// When the main container is started again, while that is waited for.
+    restart_at: Option<Steady>,
+    main_created: bool,
+    main_starting: bool,
+    /// Whether the main container runs and is healthy, for companions that depend on it.
+    main_ready: bool,
+    log_closing: bool,
+    companions: Vec<companions::Live>,
 }
 
 impl Machine {
     /// Takes a lease up where it was recorded.
     #[must_use]
-    pub fn new(terms: Terms, saved: Saved) -> Self {
-        Self { terms, saved, begun: false, dropped: None, running: None, wants_freeze: None, pull_reported: 0 }
+    pub fn new(terms: Terms, mut saved: Saved) -> Self {
+        saved.companions.resize_with(terms.companions.len(), SavedCompanion::default);
+        Self {
+            companions: vec![companions::Live::default(); terms.companions.len()],
+            terms,
+            saved,
+            begun: false,
+            dropped: None,
+            running: None,
+            wants_freeze: None,
+            pull_reported: 0,
+            restart_at: None,
+            main_created: false,
+            main_starting: false,
+            main_ready: false,
+            log_closing: false,
+        }
     }
 
     /// What must survive the agent.
@@ -62,17 +90,35 @@ impl Machine {
     /// When [`Input::Tick`] should come, if nothing else does.
     #[must_use]
     pub fn deadline(&self) -> Option<Steady> {
-        let running = self.running.filter(|_| self.saved.stage == Stage::Running && self.saved.cause.is_none())?;
+        [self.time_out_at(), self.restart_at, self.companions_deadline()].into_iter().flatten().min()
+    }
+
+    /// When it will have run for as long as it may. Waiting for a restart counts: the lease holds its share of the node meanwhile.
+    fn time_out_at(&self) -> Option<Steady> {
+        let runs = matches!(self.saved.stage, Stage::Running | Stage::Restarting) && self.saved.cause.is_none();
+        let running = self.running.filter(|_| runs)?;
         Some(running.since.after(self.duration_max().saturating_sub(running.before)))
     }
 
-    /// Milliseconds the container has run so far, frozen time left out.
+    /// Milliseconds the job has run so far: from the main container's first start on, frozen time left out.
     #[must_use]
     pub fn ran_millis(&self, now: Steady) -> u64 {
-        match self.running {
-            Some(running) if self.saved.stage == Stage::Running => millis(running.before + now.since(running.since)),
-            Some(running) if self.saved.stage == Stage::Frozen => millis(running.before),
-            Some(_) | None => self.saved.ran_millis,
+        match (self.running, self.saved.stage) {
+            (Some(running), Stage::Running | Stage::Restarting) => millis(running.before + now.since(running.since)),
+            (Some(running), Stage::Frozen) => millis(running.before),
+            (
+                _,
+                Stage::Assigned
+                | Stage::Pulling
+                | Stage::Starting
+                | Stage::Running
+                | Stage::Frozen
+                | Stage::Restarting
+                | Stage::Collecting
+                | Stage::Closing
+                | Stage::Reporting
+                | Stage::Over,
+            ) => self.saved.ran_millis,
         }
     }
 
@@ -82,11 +128,20 @@ impl Machine {
         if self.dropped.is_some() && !matches!(input, Input::Removed | Input::Drop { .. }) {
             return Step::default();
         }
+        let mut step = self.take(input, now);
+        if self.begun && self.dropped.is_none() && !self.companions.is_empty() {
+            self.attend(&mut step);
+        }
+        step
+    }
+
+    fn take(&mut self, input: Input, now: Now) -> Step {
         match input {
             Input::Begin => self.begin(),
-            Input::Stop => self.end_because(Cause::Stopped),
-            Input::Evict { reason } => self.end_because(Cause::Evicted { reason }),
-            Input::OverLimit { limit, value } => self.over_limit(limit, value),
+            Input::Stop => self.end_because(Cause::Stopped, now),
+            Input::Evict { reason } => self.end_because(Cause::Evicted { reason }, now),
+            Input::OverLimit { limit, value } => self.over_limit(limit, value, now),
+            Input::GiveUp { why, detail } => self.end_because(Cause::Failed { why, detail }, now),
             Input::Drop { forget } => self.drop_lease(forget),
             Input::Freeze { reason } => self.freeze(reason),
             Input::Thaw => self.thaw(),
@@ -97,6 +152,9 @@ impl Machine {
             Input::Attached(status) => self.attached(&status, now),
             Input::Exited { exit, with_engine } => self.exited(&exit, with_engine, now),
             Input::Failed { why, detail } => self.failed(why, detail, now),
+            Input::Healthy => self.healthy(),
+            Input::Unhealthy { detail } => self.unhealthy(detail),
+            Input::Companion { index, heard } => self.companion(index, heard, now),
             Input::Froze { reason } => self.froze(reason, now),
             Input::Thawed => self.thawed(now),
             Input::Tick => self.tick(now),
@@ -110,7 +168,8 @@ impl Machine {
 
     fn begin(&mut self) -> Step {
         self.begun = true;
-        match self.saved.stage {
+        let mut actions = self.begin_companions();
+        let mut step = match self.saved.stage {
             Stage::Assigned | Stage::Pulling | Stage::Starting if self.saved.cause.is_some() => self.never_ran(None),
             Stage::Assigned => {
                 self.saved.stage = Stage::Pulling;
@@ -118,58 +177,28 @@ impl Machine {
             }
             Stage::Pulling => Step::act(Action::Pull),
             Stage::Starting => Step::act(Action::Create),
-            Stage::Running | Stage::Frozen => Step::act(Action::Attach),
+            Stage::Running | Stage::Frozen | Stage::Restarting => Step::act(Action::Attach),
             Stage::Collecting => Step { actions: vec![Action::ReadLog, Action::Collect], ..Step::default() },
             Stage::Closing => {
                 let mut actions = if self.saved.started_at.is_some() { vec![Action::ReadLog] } else { Vec::new() };
-                actions.push(Action::CloseLog { notice: self.saved.notice.clone() });
+                actions.extend(self.close_log(self.saved.notice.clone()));
                 Step { actions, ..Step::default() }
             }
             Stage::Reporting => Step::act(Action::Report),
             Stage::Over => Step::act(Action::Finish),
-        }
+        };
+        // Their logs are opened before the lease's log may be closed.
+        actions.append(&mut step.actions);
+        Step { actions, ..step }
     }
 
-    fn end_because(&mut self, cause: Cause) -> Step {
-        if self.saved.cause.is_some() {
-            return Step::default();
-        }
-        let stage = self.saved.stage;
-        if matches!(stage, Stage::Collecting | Stage::Closing | Stage::Reporting | Stage::Over) {
-            return Step::default();
-        }
-        self.saved.cause = Some(cause);
-        match stage {
-            _ if !self.begun => Step::recorded(Vec::new(), Vec::new()),
-            Stage::Assigned | Stage::Pulling => self.never_ran(None),
-            Stage::Running | Stage::Frozen => Step::recorded(Vec::new(), vec![self.ending()]),
-            // Whether it was made or started comes as an answer; then it is ended.
-            Stage::Starting | Stage::Collecting | Stage::Closing | Stage::Reporting | Stage::Over => {
-                Step::recorded(Vec::new(), Vec::new())
-            }
-        }
-    }
-
-    /// What uses too much is not asked first. One that is being ended for another reason loses the rest of its grace.
-    fn over_limit(&mut self, limit: LimitKind, value: u64) -> Step {
+    /// Whether the main container will not run any more.
+    fn main_is_over(&self) -> bool {
         match self.saved.stage {
-            Stage::Running | Stage::Frozen if self.saved.cause.is_some() => Step::act(Action::Kill),
-            Stage::Running | Stage::Frozen => self.end_because(Cause::OverLimit { limit, value }),
-            Stage::Assigned
-            | Stage::Pulling
-            | Stage::Starting
-            | Stage::Collecting
-            | Stage::Closing
-            | Stage::Reporting
-            | Stage::Over => Step::default(),
-        }
-    }
-
-    /// How a container that runs is brought to its end.
-    fn ending(&self) -> Action {
-        match &self.saved.cause {
-            Some(Cause::OverLimit { .. }) => Action::Kill,
-            Some(Cause::Stopped | Cause::Evicted { .. } | Cause::TimedOut) | None => Action::Terminate,
+            Stage::Assigned | Stage::Pulling | Stage::Starting | Stage::Running | Stage::Frozen | Stage::Restarting => {
+                false
+            }
+            Stage::Collecting | Stage::Closing | Stage::Reporting | Stage::Over => true,
         }
     }
 
@@ -219,36 +248,62 @@ impl Machine {
             return Step::default();
         }
         self.saved.container = Some(container);
+        self.main_created = true;
         // Not recorded: until it runs, the engine is asked for it by label.
-        if self.saved.cause.is_some() { self.never_ran(None) } else { Step::act(Action::Start) }
+        if self.saved.cause.is_some() {
+            return self.never_ran(None);
+        }
+        // With companions, `attend` says when.
+        if !self.companions.is_empty() {
+            return Step::default();
+        }
+        self.main_starting = true;
+        Step::act(Action::Start)
     }
 
     fn started(&mut self, started_at: Timestamp, now: Now) -> Step {
-        if self.saved.stage != Stage::Starting {
-            return Step::default();
+        match self.saved.stage {
+            Stage::Starting => {
+                self.saved.started_at = Some(started_at);
+                // Not zero when the agent was killed between the start and its record.
+                self.running = Some(Running { before: between(started_at, now.wall), since: now.steady });
+                self.runs(vec![LeaseChange::Running])
+            }
+            Stage::Restarting => self.runs(Vec::new()),
+            Stage::Assigned
+            | Stage::Pulling
+            | Stage::Running
+            | Stage::Frozen
+            | Stage::Collecting
+            | Stage::Closing
+            | Stage::Reporting
+            | Stage::Over => Step::default(),
         }
+    }
+
+    fn runs(&mut self, changes: Vec<LeaseChange>) -> Step {
         self.saved.stage = Stage::Running;
-        self.saved.started_at = Some(started_at);
-        // Not zero when the agent was killed between the start and its record.
-        self.running = Some(Running { before: between(started_at, now.wall), since: now.steady });
-        Step::recorded(vec![LeaseChange::Running], self.follow())
+        self.main_ready = !self.terms.main.has_health;
+        Step::recorded(changes, self.follow())
     }
 
     /// What a container that runs needs.
     fn follow(&self) -> Vec<Action> {
         let mut actions = vec![Action::Watch, Action::ReadLog];
-        if self.saved.cause.is_some() {
+        if self.saved.cause.is_some() || self.saved.unhealthy.is_some() {
             actions.push(self.ending());
         } else if let Some(reason) = &self.wants_freeze
             && self.saved.stage == Stage::Running
         {
             actions.push(Action::Freeze { reason: reason.clone() });
+        } else if self.terms.main.has_health && self.saved.stage == Stage::Running {
+            actions.push(Action::CheckHealth);
         }
         actions
     }
 
     fn attached(&mut self, status: &ContainerStatus, now: Now) -> Step {
-        if !matches!(self.saved.stage, Stage::Running | Stage::Frozen) || self.running.is_some() {
+        if !matches!(self.saved.stage, Stage::Running | Stage::Frozen | Stage::Restarting) || self.running.is_some() {
             return Step::default();
         }
         let started_at = match status {
@@ -259,9 +314,14 @@ impl Machine {
                 return self.failed(FailureKind::ContainerVanished, detail, now);
             }
         };
+        let since = self.saved.started_at.unwrap_or(started_at);
         let frozen = self.saved.frozen_millis + self.present_freeze(now.wall);
-        let before = between(started_at, now.wall).saturating_sub(Duration::from_millis(frozen));
+        let before = between(since, now.wall).saturating_sub(Duration::from_millis(frozen));
         self.running = Some(Running { before, since: now.steady });
+        if self.saved.stage == Stage::Restarting {
+            return self.attached_restarting(status, now);
+        }
+        self.main_ready = !self.terms.main.has_health;
         let mut step = Step { actions: self.follow(), ..Step::default() };
         match (status, self.saved.stage) {
             // Killed between freezing and writing it down, or frozen by somebody else: nobody here wants it frozen.
@@ -272,6 +332,7 @@ impl Machine {
                 let thawed = self.thawed(now);
                 step.record = thawed.record;
                 step.changes = thawed.changes;
+                step.actions.extend(thawed.actions);
             }
             (
                 ContainerStatus::Running { .. }
@@ -282,89 +343,6 @@ impl Machine {
             ) => {}
         }
         step
-    }
-
-    fn exited(&mut self, exit: &ContainerExit, with_engine: bool, now: Now) -> Step {
-        if !matches!(self.saved.stage, Stage::Running | Stage::Frozen) {
-            return Step::default();
-        }
-        let frozen = Duration::from_millis(self.saved.frozen_millis + self.present_freeze(exit.ended_at));
-        let by_engine = between(exit.started_at, exit.ended_at).saturating_sub(frozen);
-        // Neither a clock that was set nor the time until the end was noticed should be paid.
-        let ran = by_engine.min(Duration::from_millis(self.ran_millis(now.steady)));
-        let (code, limit_seconds) = (exit.code, self.terms.duration_seconds_max);
-        let end = match &self.saved.cause {
-            Some(Cause::Stopped) => LeaseEnd::Stopped { code },
-            Some(Cause::Evicted { reason }) => LeaseEnd::Evicted { reason: reason.clone() },
-            Some(Cause::TimedOut) => LeaseEnd::TimedOut { limit_seconds },
-            Some(Cause::OverLimit { limit, value }) => LeaseEnd::OverLimit { limit: *limit, value: *value },
-            None if exit.out_of_memory => LeaseEnd::OutOfMemory { limit_bytes: self.terms.memory_bytes },
-            None if with_engine => LeaseEnd::Failed {
-                why: FailureKind::EngineUnavailable,
-                detail: format!("the container engine stopped while the job ran (exit code {code})"),
-            },
-            None => LeaseEnd::Exited { code },
-        };
-        self.ended(end, ran)
-    }
-
-    fn failed(&mut self, why: FailureKind, detail: String, now: Now) -> Step {
-        match self.saved.stage {
-            Stage::Assigned | Stage::Pulling | Stage::Starting => self.never_ran(Some((why, detail))),
-            Stage::Running | Stage::Frozen => {
-                let ran = Duration::from_millis(self.ran_millis(now.steady));
-                let end = self.end_without_exit().unwrap_or(LeaseEnd::Failed { why, detail });
-                self.ended(end, ran)
-            }
-            Stage::Collecting | Stage::Closing | Stage::Reporting | Stage::Over => Step::default(),
-        }
-    }
-
-    /// The container is over: what is left is its output and its log.
-    fn ended(&mut self, end: LeaseEnd, ran: Duration) -> Step {
-        let wants_output = match &end {
-            LeaseEnd::Exited { .. }
-            | LeaseEnd::OutOfMemory { .. }
-            | LeaseEnd::TimedOut { .. }
-            | LeaseEnd::Signalled { .. }
-            | LeaseEnd::OverLimit { .. }
-            | LeaseEnd::Unhealthy { .. }
-            | LeaseEnd::ServiceFailed { .. }
-            | LeaseEnd::Stopped { .. } => self.terms.has_output,
-            LeaseEnd::Failed { .. } | LeaseEnd::Evicted { .. } | LeaseEnd::Lost | LeaseEnd::Unknown => false,
-        };
-        self.saved.ran_millis = millis(ran);
-        self.saved.end = Some(end);
-        self.running = None;
-        self.saved.frozen_since = None;
-        let action = if wants_output {
-            self.saved.stage = Stage::Collecting;
-            Action::Collect
-        } else {
-            self.saved.stage = Stage::Closing;
-            Action::CloseLog { notice: None }
-        };
-        Step::recorded(vec![LeaseChange::Collecting], vec![action])
-    }
-
-    /// The container was never started: there is no log and no output.
-    fn never_ran(&mut self, failure: Option<(FailureKind, String)>) -> Step {
-        let cancels = self.saved.stage == Stage::Pulling && failure.is_none() && self.begun;
-        let (why, detail) = failure.unwrap_or((FailureKind::Unknown, String::new()));
-        self.saved.end = Some(self.end_without_exit().unwrap_or(LeaseEnd::Failed { why, detail }));
-        self.saved.stage = Stage::Closing;
-        let mut actions = if cancels { vec![Action::CancelPull] } else { Vec::new() };
-        actions.push(Action::CloseLog { notice: None });
-        Step::recorded(Vec::new(), actions)
-    }
-
-    fn end_without_exit(&self) -> Option<LeaseEnd> {
-        Some(match self.saved.cause.as_ref()? {
-            Cause::Stopped => LeaseEnd::Stopped { code: CODE_TERMINATED },
-            Cause::Evicted { reason } => LeaseEnd::Evicted { reason: reason.clone() },
-            Cause::TimedOut => LeaseEnd::TimedOut { limit_seconds: self.terms.duration_seconds_max },
-            Cause::OverLimit { limit, value } => LeaseEnd::OverLimit { limit: *limit, value: *value },
-        })
     }
 
     fn froze(&mut self, reason: String, now: Now) -> Step {
@@ -390,16 +368,41 @@ impl Machine {
         if let Some(running) = &mut self.running {
             running.since = now.steady;
         }
-        let again = self.wants_freeze.clone().filter(|_| self.saved.cause.is_none());
-        let actions = again.map(|reason| Action::Freeze { reason }).into_iter().collect();
+        let actions = match self.wants_freeze.clone().filter(|_| self.saved.cause.is_none()) {
+            Some(reason) => vec![Action::Freeze { reason }],
+            None => self.check_health_again(),
+        };
         Step::recorded(vec![LeaseChange::Thawed], actions)
     }
 
     fn tick(&mut self, now: Now) -> Step {
-        match self.deadline() {
-            Some(deadline) if now.steady >= deadline => self.end_because(Cause::TimedOut),
-            Some(_) | None => Step::default(),
+        let mut actions = self.companions_due(now.steady);
+        if self.time_out_at().is_some_and(|at| at <= now.steady) {
+            let mut step = self.end_because(Cause::TimedOut, now);
+            step.actions.append(&mut actions);
+            return step;
         }
+        if let (Some(_), Some(ended_at)) =
+            (self.restart_at.take_if(|at| *at <= now.steady), self.saved.restarts.ended_at)
+        {
+            actions.push(Action::Restart { ended_at });
+        }
+        Step { actions, ..Step::default() }
+    }
+
+    fn healthy(&mut self) -> Step {
+        self.main_ready = self.saved.stage == Stage::Running;
+        Step::default()
+    }
+
+    fn unhealthy(&mut self, detail: String) -> Step {
+        let runs = matches!(self.saved.stage, Stage::Running | Stage::Frozen);
+        if !runs || self.saved.cause.is_some() || self.saved.unhealthy.is_some() {
+            return Step::default();
+        }
+        self.saved.unhealthy = Some(detail);
+        self.main_ready = false;
+        Step::recorded(Vec::new(), vec![Action::Terminate])
     }
 
     fn collected(&mut self, notice: Option<String>) -> Step {
@@ -407,8 +410,8 @@ impl Machine {
             return Step::default();
         }
         self.saved.stage = Stage::Closing;
-        self.saved.notice.clone_from(&notice);
-        Step::recorded(Vec::new(), vec![Action::CloseLog { notice }])
+        let actions = self.close_log(notice).into_iter().collect();
+        Step::recorded(Vec::new(), actions)
     }
 
     fn log_closed(&mut self) -> Step {

@@ -6,6 +6,7 @@
 //! - Everything that goes on for a lease lives in its one task: aborting it stops all of it, as a crash would, and
 //!   [`spawn`] takes it up again.
 
+mod check;
 mod disk;
 mod engine;
 mod snapshot;

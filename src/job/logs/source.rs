@@ -6,7 +6,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::{self, BoxStream};
 
 use super::super::backoff::Backoff;
-use super::super::machine::{LogPosition, StreamPosition};
+use super::super::machine::{Place, StreamPosition};
 use crate::runtime::{ContainerId, ContainerRuntime, ContainerStatus, LogEntry, RuntimeError};
 use crate::wire::logs::LogStream;
 
@@ -18,12 +18,12 @@ pub(super) const ATTEMPTS_MAX: u32 = 8;
 /// What comes of a log.
 #[derive(Debug)]
 pub(super) enum Piece {
-    /// The next entry, and the position behind it (its offset means nothing).
+    /// The next entry, and the place behind it.
     Entry {
         /// The entry.
         entry: LogEntry,
         /// Behind it.
-        after: LogPosition,
+        after: Place,
     },
     /// Entries between the position and what comes next are gone.
     Lost,
@@ -38,7 +38,7 @@ pub(super) enum Piece {
 pub(super) fn pieces(
     runtime: Arc<dyn ContainerRuntime>,
     container: ContainerId,
-    position: LogPosition,
+    position: Place,
 ) -> BoxStream<'static, Piece> {
     let source =
         Source { runtime, container, position, open: None, backoff: Backoff::engine(), pending: None, over: false };
@@ -48,7 +48,7 @@ pub(super) fn pieces(
 struct Source {
     runtime: Arc<dyn ContainerRuntime>,
     container: ContainerId,
-    position: LogPosition,
+    position: Place,
     open: Option<Open>,
     backoff: Backoff,
     /// What came right behind a loss.
@@ -166,7 +166,7 @@ impl Source {
     }
 }
 
-fn open(runtime: &Arc<dyn ContainerRuntime>, container: &ContainerId, position: &LogPosition) -> Open {
+fn open(runtime: &Arc<dyn ContainerRuntime>, container: &ContainerId, position: &Place) -> Open {
     let known = [position.stdout, position.stderr].into_iter().filter(|stream| stream.count > 0);
     let oldest = known.map(|stream| stream.at_nanos).min();
     let both = position.stdout.count > 0 && position.stderr.count > 0;

@@ -3,8 +3,10 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+use super::companions::SavedCompanion;
+use super::restart::Restarts;
 use crate::runtime::PinnedImage;
-use crate::wire::lease::{LeaseEnd, LeasePhase, LimitKind};
+use crate::wire::lease::{FailureKind, LeaseEnd, LeasePhase, LimitKind};
 
 /// Where a lease stands; a little finer than [`LeasePhase`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +23,8 @@ pub enum Stage {
     Running,
     /// The container is frozen.
     Frozen,
+    /// The container ended and is started again; whether it was, the engine knows.
+    Restarting,
     /// The container ended; its output is being handed over, its log goes on.
     Collecting,
     /// The output is done; the log is being completed.
@@ -44,12 +48,31 @@ pub enum Cause {
     },
     /// It ran for as long as it may.
     TimedOut,
-    /// It used more of something than it may.
+    /// It used too much of something.
     OverLimit {
         /// Of what.
         limit: LimitKind,
-        /// The limit, in that kind's unit.
+        /// The limit.
         value: u64,
+    },
+    /// A companion's health check failed past its restart policy.
+    Unhealthy {
+        /// For people.
+        detail: String,
+    },
+    /// A companion ended with a failure past its restart policy.
+    ServiceFailed {
+        /// Which one.
+        service: String,
+        /// Its exit code.
+        code: i32,
+    },
+    /// The node cannot let it go on.
+    Failed {
+        /// Why.
+        why: FailureKind,
+        /// For people.
+        detail: String,
     },
 }
 
@@ -85,6 +108,15 @@ pub struct Saved {
     /// Sentence about the output that the log still has to carry.
     #[serde(default)]
     pub notice: Option<String>,
+    /// How often the main container was started again.
+    #[serde(default)]
+    pub restarts: Restarts,
+    /// What the main container's health check said, when it is being ended for that.
+    #[serde(default)]
+    pub unhealthy: Option<String>,
+    /// The other services, in the job's order.
+    #[serde(default)]
+    pub companions: Vec<SavedCompanion>,
 }
 
 impl Saved {
@@ -95,7 +127,7 @@ impl Saved {
             Stage::Assigned => LeasePhase::Assigned,
             Stage::Pulling => LeasePhase::Pulling,
             Stage::Starting => LeasePhase::Starting,
-            Stage::Running => LeasePhase::Running,
+            Stage::Running | Stage::Restarting => LeasePhase::Running,
             Stage::Frozen => LeasePhase::Frozen,
             Stage::Collecting | Stage::Closing => LeasePhase::Collecting,
             Stage::Reporting | Stage::Over => self.end.as_ref().map_or(LeasePhase::Failed, LeaseEnd::phase),
@@ -112,17 +144,60 @@ pub struct StreamPosition {
     pub count: u64,
 }
 
-/// How far a lease's log has been handed over. Framing is deterministic, so an older position is as good as a newer one.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LogPosition {
-    /// Framed bytes the coordinator has accepted.
-    pub offset: u64,
+/// How far the log of one container has been read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Place {
     /// Of standard output.
     pub stdout: StreamPosition,
     /// Of standard error.
+    pub stderr: StreamPosition,
+}
+
+/// How far a lease's log has been handed over. The framing of one container is deterministic, so that an older position is as good
+/// as a newer one. How the logs of several were mingled is not: then the position behind a body is written down before it is sent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogPosition {
+    /// Framed bytes the coordinator has accepted.
+    pub offset: u64,
+    /// Of the main container's standard output.
+    pub stdout: StreamPosition,
+    /// Of its standard error.
     pub stderr: StreamPosition,
     /// Whether the log reached its limit and said so; nothing of the job's follows.
     pub cut: bool,
     /// Whether the coordinator knows that nothing follows.
     pub complete: bool,
+    /// Of the other containers, in the job's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub companions: Vec<CompanionPosition>,
+    /// Behind the body that was on its way; the coordinator knows whether it has arrived.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ahead: Option<Box<Self>>,
+}
+
+/// How far the log of a companion has been handed over.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CompanionPosition {
+    /// Of its standard output.
+    pub stdout: StreamPosition,
+    /// Of its standard error.
+    pub stderr: StreamPosition,
+    /// Whether its standard output stands in the middle of a line.
+    pub stdout_open: bool,
+    /// Whether its standard error does.
+    pub stderr_open: bool,
+}
+
+impl LogPosition {
+    /// How far the container of service number `index` has been read; 0 is the main one.
+    #[must_use]
+    pub fn place(&self, index: usize) -> Place {
+        match index.checked_sub(1) {
+            None => Place { stdout: self.stdout, stderr: self.stderr },
+            Some(slot) => self
+                .companions
+                .get(slot)
+                .map_or_else(Place::default, |of| Place { stdout: of.stdout, stderr: of.stderr }),
+        }
+    }
 }

@@ -1,6 +1,9 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::runtime::ContainerExit;
+use crate::wire::job::{RestartPolicy, RestartWhen};
+use crate::wire::lease::LimitKind;
 
 fn now(second: i64) -> Now {
     let steady = Steady::from_start(Duration::from_secs(u64::try_from(second).unwrap()));
@@ -8,7 +11,7 @@ fn now(second: i64) -> Now {
 }
 
 fn machine(saved: Saved) -> Machine {
-    Machine::new(Terms { duration_seconds_max: 100, memory_bytes: 1 << 20, has_output: false }, saved)
+    Machine::new(Terms { duration_seconds_max: 100, memory_bytes: 1 << 20, ..Terms::default() }, saved)
 }
 
 fn image() -> PinnedImage {
@@ -189,7 +192,7 @@ fn a_dropped_lease_says_nothing_more() {
 
 #[test]
 fn the_output_is_collected_only_when_the_job_ran_to_some_end_of_its_own() {
-    let terms = Terms { duration_seconds_max: 100, memory_bytes: 1, has_output: true };
+    let terms = Terms { duration_seconds_max: 100, memory_bytes: 1, has_output: true, ..Terms::default() };
     let mut done = Machine { terms: terms.clone(), ..running() };
     let step = done.handle(Input::Exited { exit: exit(10, 20, 1), with_engine: false }, now(20));
     assert_eq!(step.actions, [Action::Collect]);
@@ -231,7 +234,15 @@ fn a_job_that_fills_the_disk_while_it_is_being_stopped_loses_its_grace_and_was_s
 #[derive(Debug, Clone)]
 enum Throw {
     Command(Input),
-    Answer { failing: bool, choice: usize },
+    Answer {
+        failing: bool,
+        choice: usize,
+    },
+    /// The engine does it, and the agent is killed before it hears of it.
+    Unheard {
+        failing: bool,
+        choice: usize,
+    },
     Crash,
     Stray(Input),
 }
@@ -263,6 +274,7 @@ fn command() -> impl Strategy<Value = Input> {
 fn throws() -> impl Strategy<Value = Vec<Throw>> {
     let throw = prop_oneof![
         6 => (any::<bool>(), any::<usize>()).prop_map(|(failing, choice)| Throw::Answer { failing, choice }),
+        1 => (any::<bool>(), any::<usize>()).prop_map(|(failing, choice)| Throw::Unheard { failing, choice }),
         2 => command().prop_map(Throw::Command),
         1 => Just(Throw::Crash),
         1 => any_input().prop_map(Throw::Stray),
@@ -272,6 +284,7 @@ fn throws() -> impl Strategy<Value = Vec<Throw>> {
 
 /// An engine, an outbox and a clock, just enough to answer the machine honestly.
 struct World {
+    terms: Terms,
     machine: Machine,
     journal: Saved,
     changes: Vec<LeaseChange>,
@@ -279,6 +292,7 @@ struct World {
     second: i64,
     exists: bool,
     started: Option<i64>,
+    exit: Option<ContainerExit>,
     starts: u32,
     frozen: bool,
     terminated: bool,
@@ -286,15 +300,19 @@ struct World {
 }
 
 impl World {
-    fn new() -> Self {
+    fn new(restart: RestartPolicy) -> Self {
+        let main = ServiceTerms { name: "main".into(), restart, ..ServiceTerms::default() };
+        let terms = Terms { duration_seconds_max: 100, memory_bytes: 1 << 20, main, ..Terms::default() };
         let mut world = Self {
-            machine: machine(Saved::default()),
+            machine: Machine::new(terms.clone(), Saved::default()),
+            terms,
             journal: Saved::default(),
             changes: Vec::new(),
             asked: Vec::new(),
             second: 1,
             exists: false,
             started: None,
+            exit: None,
             starts: 0,
             frozen: false,
             terminated: false,
@@ -316,11 +334,12 @@ impl World {
             match action {
                 Action::CancelPull => self.asked.retain(|asked| *asked != Action::Pull),
                 Action::Terminate | Action::Kill => self.terminated = true,
-                Action::ReadLog => {}
+                Action::ReadLog | Action::CheckHealth | Action::Companion { .. } => {}
                 Action::Finish => self.over = true,
                 Action::Pull
                 | Action::Create
                 | Action::Start
+                | Action::Restart { .. }
                 | Action::Attach
                 | Action::Watch
                 | Action::Freeze { .. }
@@ -335,28 +354,44 @@ impl World {
     }
 
     fn crash(&mut self) {
-        self.machine = machine(self.journal.clone());
+        self.machine = Machine::new(self.terms.clone(), self.journal.clone());
         self.asked.clear();
         self.feed(Input::Begin);
     }
 
     fn status(&self) -> ContainerStatus {
-        match self.started {
-            None => ContainerStatus::Created,
-            Some(at) if self.terminated => ContainerStatus::Exited(exit(at, self.second, 143)),
-            Some(at) if self.frozen => ContainerStatus::Paused { started_at: now(at).wall },
-            Some(at) => ContainerStatus::Running { started_at: now(at).wall },
+        match (&self.exit, self.started) {
+            (Some(exit), _) => ContainerStatus::Exited(exit.clone()),
+            (None, None) => ContainerStatus::Created,
+            (None, Some(at)) if self.frozen => ContainerStatus::Paused { started_at: now(at).wall },
+            (None, Some(at)) => ContainerStatus::Running { started_at: now(at).wall },
         }
     }
 
-    /// Does the chosen one of the asked actions and answers it.
-    fn answer(&mut self, failing: bool, choice: usize) {
+    fn start(&mut self) {
+        self.started = Some(self.second);
+        self.exit = None;
+        self.terminated = false;
+        self.starts += 1;
+    }
+
+    /// Does the chosen one of the asked actions and answers it, unless the agent is killed before it hears.
+    fn answer(&mut self, failing: bool, choice: usize, heard: bool) {
         if self.asked.is_empty() {
             return;
         }
         let action = self.asked.remove(choice % self.asked.len());
+        let input = self.done(action, failing);
+        match input {
+            Some(input) if heard => self.feed(input),
+            Some(_) => self.crash(),
+            None => {}
+        }
+    }
+
+    fn done(&mut self, action: Action, failing: bool) -> Option<Input> {
         let failed = Input::Failed { why: FailureKind::EngineError, detail: String::new() };
-        let input = match action {
+        Some(match action {
             Action::Pull | Action::Create | Action::Attach if failing => failed,
             Action::Pull => Input::Pulled(image()),
             Action::Create => {
@@ -365,17 +400,27 @@ impl World {
             }
             Action::Start => {
                 if self.started.is_none() {
-                    self.started = Some(self.second);
-                    self.starts += 1;
+                    self.start();
+                }
+                Input::Started { started_at: now(self.second).wall }
+            }
+            Action::Restart { ended_at } => {
+                if self.exit.as_ref().is_some_and(|exit| exit.ended_at == ended_at) {
+                    self.start();
                 }
                 Input::Started { started_at: now(self.second).wall }
             }
             Action::Attach => Input::Attached(self.status()),
             Action::Watch => {
-                let exit = exit(self.started.unwrap(), self.second, if self.terminated { 143 } else { 0 });
-                self.terminated = true;
+                let code = if self.terminated { 143 } else { i32::from(failing) };
+                // Two ends are never at the same time.
+                self.second += 1;
+                let ended = exit(self.started.unwrap(), self.second, code);
+                let exit = self.exit.get_or_insert(ended).clone();
+                self.frozen = false;
                 Input::Exited { exit, with_engine: false }
             }
+            Action::Freeze { .. } | Action::Thaw if self.exit.is_some() => return None,
             Action::Freeze { reason } => {
                 self.frozen = true;
                 Input::Froze { reason }
@@ -388,15 +433,36 @@ impl World {
             Action::CloseLog { .. } => Input::LogClosed,
             Action::Report => Input::Reported,
             Action::Remove => Input::Removed,
-            Action::CancelPull
+            Action::CheckHealth
+            | Action::Companion { .. }
+            | Action::CancelPull
             | Action::ReadLog
             | Action::Terminate
             | Action::Kill
             | Action::Forget
-            | Action::Finish => return,
-        };
-        self.feed(input);
+            | Action::Finish => return None,
+        })
     }
+
+    /// From here on everybody answers, and time passes.
+    fn finish(&mut self) {
+        for _ in 0..400 {
+            if self.over {
+                return;
+            }
+            if self.asked.is_empty() {
+                let wait = self.machine.deadline().map(|at| at.since(Steady::from_start(Duration::ZERO)));
+                self.second = self.second.max(wait.map_or(0, |wait| i64::try_from(wait.as_secs()).unwrap()));
+                self.feed(Input::Tick);
+            }
+            self.answer(false, 0, true);
+        }
+    }
+}
+
+fn policies() -> impl Strategy<Value = RestartPolicy> {
+    let when = prop_oneof![Just(RestartWhen::Never), Just(RestartWhen::OnFailure), Just(RestartWhen::Always)];
+    (when, prop::option::of(0u32..4)).prop_map(|(when, times_max)| RestartPolicy { when, times_max })
 }
 
 /// Where a change may stand after another.
@@ -415,8 +481,8 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
     #[test]
-    fn whatever_happens_a_container_starts_once_the_lease_ends_once_and_events_keep_their_order(throws in throws()) {
-        let mut world = World::new();
+    fn whatever_happens_a_container_starts_once_per_recorded_start_the_lease_ends_once_and_events_keep_their_order(policy in policies(), throws in throws()) {
+        let mut world = World::new(policy);
         let mut stopped = false;
         for throw in throws {
             match throw {
@@ -424,7 +490,8 @@ proptest! {
                     stopped |= matches!(input, Input::Stop | Input::Evict { .. });
                     world.feed(input);
                 }
-                Throw::Answer { failing, choice } => world.answer(failing, choice),
+                Throw::Answer { failing, choice } => world.answer(failing, choice, true),
+                Throw::Unheard { failing, choice } => world.answer(failing, choice, false),
                 Throw::Crash => world.crash(),
                 // Answers nobody asked for: late ones of a task that is gone.
                 Throw::Stray(Input::Begin) => {}
@@ -432,19 +499,23 @@ proptest! {
                     let pulled = matches!(input, Input::Pulled(_)) && !world.asked.contains(&Action::Pull);
                     let honest = !pulled && !matches!(input, Input::Created { .. });
                     let before = world.machine.saved().stage;
-                    if !honest || !matches!(before, Stage::Running | Stage::Frozen | Stage::Starting) {
+                    let settled = !matches!(before, Stage::Running | Stage::Frozen | Stage::Starting | Stage::Restarting);
+                    if !honest || settled {
                         world.feed(input);
                     }
                 }
             }
-            prop_assert!(world.starts <= 1);
+            prop_assert!(world.starts <= 1 + world.journal.restarts.times);
         }
-        // From here on everybody answers: the lease comes to its end, stopped or not.
-        for _ in 0..40 {
-            world.answer(false, 0);
-        }
+        // The lease comes to its end, stopped or not.
+        world.finish();
         prop_assert!(world.over, "stuck in {:?} (stopped: {stopped})", world.machine.saved());
-        prop_assert!(world.starts <= 1);
+        let restarts = world.journal.restarts.times;
+        prop_assert!(world.starts <= 1 + restarts);
+        prop_assert!(policy.times_max.is_none_or(|most| restarts <= most));
+        prop_assert!(policy.when != RestartWhen::Never || restarts == 0);
+        let told = world.changes.iter().filter(|change| matches!(change, LeaseChange::Restarted { .. })).count();
+        prop_assert_eq!(told, restarts as usize);
         let ends = world.changes.iter().filter(|change| matches!(change, LeaseChange::Ended { .. })).count();
         prop_assert_eq!(ends, 1);
         for pair in world.changes.windows(2) {
@@ -464,11 +535,11 @@ proptest! {
     }
 
     #[test]
-    fn what_is_recorded_survives_its_json(throws in throws()) {
-        let mut world = World::new();
+    fn what_is_recorded_survives_its_json(policy in policies(), throws in throws()) {
+        let mut world = World::new(policy);
         for throw in throws {
             if let Throw::Answer { choice, .. } = throw {
-                world.answer(false, choice);
+                world.answer(true, choice, true);
             }
             let json = serde_json::to_string(&world.journal).unwrap();
             prop_assert_eq!(&serde_json::from_str::<Saved>(&json).unwrap(), &world.journal);

@@ -4,7 +4,7 @@ use jiff::Timestamp;
 
 use crate::clock::Steady;
 use crate::runtime::{ContainerExit, ContainerStatus, PinnedImage};
-use crate::wire::job::JobSpec;
+use crate::wire::job::{JobSpec, RestartPolicy, ServiceSpec};
 use crate::wire::lease::{FailureKind, LeaseChange, LimitKind};
 
 /// The moment an input is handled.
@@ -17,7 +17,7 @@ pub struct Now {
 }
 
 /// What the machine knows of its job.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Terms {
     /// Longest running time in seconds, frozen time left out.
     pub duration_seconds_max: u64,
@@ -25,6 +25,23 @@ pub struct Terms {
     pub memory_bytes: u64,
     /// Whether there is an output folder to hand over.
     pub has_output: bool,
+    /// The main service.
+    pub main: ServiceTerms,
+    /// The others, in the job's order.
+    pub companions: Vec<ServiceTerms>,
+}
+
+/// What the machine knows of one service.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ServiceTerms {
+    /// Its name within the job.
+    pub name: String,
+    /// Numbers of the services that must be ready before it starts.
+    pub depends_on: Vec<usize>,
+    /// After which ends it is started again.
+    pub restart: RestartPolicy,
+    /// Whether there is a way to find out whether it works.
+    pub has_health: bool,
 }
 
 impl Terms {
@@ -35,6 +52,20 @@ impl Terms {
             duration_seconds_max: spec.limits.duration_seconds_max,
             memory_bytes: spec.services.first().map_or(0, |service| service.resources.memory_bytes),
             has_output: spec.output_path.is_some(),
+            main: spec.services.first().map(|service| ServiceTerms::of(service, spec)).unwrap_or_default(),
+            companions: spec.services.iter().skip(1).map(|service| ServiceTerms::of(service, spec)).collect(),
+        }
+    }
+}
+
+impl ServiceTerms {
+    fn of(service: &ServiceSpec, job: &JobSpec) -> Self {
+        let number = |name: &String| job.services.iter().position(|other| other.name == *name);
+        Self {
+            name: service.name.clone(),
+            depends_on: service.depends_on.iter().filter_map(number).collect(),
+            restart: service.restart,
+            has_health: service.health.is_some(),
         }
     }
 }
@@ -51,7 +82,7 @@ pub enum Input {
         /// For people.
         reason: String,
     },
-    /// It was seen to use more of something than it may.
+    /// One of its containers was seen to use more of something than it may.
     OverLimit {
         /// Of what.
         limit: LimitKind,
@@ -103,6 +134,27 @@ pub enum Input {
         /// For people.
         detail: String,
     },
+    /// The main container's health check succeeded for the first time since it was started or thawed.
+    Healthy,
+    /// The main container's health check failed too often.
+    Unhealthy {
+        /// What it said.
+        detail: String,
+    },
+    /// The node cannot let it go on although its containers run: they are ended.
+    GiveUp {
+        /// Why.
+        why: FailureKind,
+        /// For people.
+        detail: String,
+    },
+    /// Something happened to one of the other containers.
+    Companion {
+        /// Number of its service, from 1 on.
+        index: usize,
+        /// What.
+        heard: Heard,
+    },
     /// A freeze took hold.
     Froze {
         /// For people.
@@ -125,6 +177,96 @@ pub enum Input {
     Removed,
 }
 
+/// What can be heard of one container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Heard {
+    /// Its image is here.
+    Pulled(PinnedImage),
+    /// It exists.
+    Created {
+        /// The engine's id.
+        container: String,
+    },
+    /// It was started, now or before.
+    Started {
+        /// By the engine's clock.
+        started_at: Timestamp,
+    },
+    /// What it was found to be after a restart of the agent.
+    Attached(ContainerStatus),
+    /// It ended.
+    Exited {
+        /// How.
+        exit: ContainerExit,
+        /// Whether the engine had gone away at that time and probably took it along.
+        with_engine: bool,
+    },
+    /// It cannot go on.
+    Failed {
+        /// Why.
+        why: FailureKind,
+        /// For people.
+        detail: String,
+    },
+    /// Its health check succeeded for the first time.
+    Healthy,
+    /// Its health check failed too often.
+    Unhealthy {
+        /// What it said.
+        detail: String,
+    },
+}
+
+impl Input {
+    /// What was heard of the container of service number `index`; 0 is the main one.
+    #[must_use]
+    pub fn of(index: usize, heard: Heard) -> Self {
+        match heard {
+            heard if index > 0 => Self::Companion { index, heard },
+            Heard::Pulled(image) => Self::Pulled(image),
+            Heard::Created { container } => Self::Created { container },
+            Heard::Started { started_at } => Self::Started { started_at },
+            Heard::Attached(status) => Self::Attached(status),
+            Heard::Exited { exit, with_engine } => Self::Exited { exit, with_engine },
+            Heard::Failed { why, detail } => Self::Failed { why, detail },
+            Heard::Healthy => Self::Healthy,
+            Heard::Unhealthy { detail } => Self::Unhealthy { detail },
+        }
+    }
+}
+
+/// What can be done for one companion; answered with [`Heard`] as the action of the same name is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Deed {
+    /// As [`Action::Pull`].
+    Pull,
+    /// As [`Action::Create`].
+    Create,
+    /// As [`Action::Start`].
+    Start,
+    /// As [`Action::Restart`].
+    Restart {
+        /// The end that it follows.
+        ended_at: Timestamp,
+    },
+    /// As [`Action::Attach`].
+    Attach,
+    /// As [`Action::Watch`].
+    Watch,
+    /// As [`Action::ReadLog`].
+    ReadLog,
+    /// As [`Action::CheckHealth`].
+    CheckHealth,
+    /// As [`Action::Terminate`].
+    Terminate,
+    /// As [`Action::Kill`].
+    Kill,
+    /// Freeze it; nothing is answered.
+    Freeze,
+    /// Thaw it; nothing is answered.
+    Thaw,
+}
+
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
@@ -136,22 +278,36 @@ pub enum Action {
     Create,
     /// Start it unless it was started before; answer [`Input::Started`] or [`Input::Failed`].
     Start,
-    /// Look at the container after a restart; answer [`Input::Attached`] or [`Input::Failed`].
+    /// Start the container again, unless it was started since that end; answer [`Input::Started`] or [`Input::Failed`].
+    Restart {
+        /// The end that it follows.
+        ended_at: Timestamp,
+    },
+    /// Look at the container after a restart of the agent; answer [`Input::Attached`] or [`Input::Failed`].
     Attach,
     /// Wait for its end; answer [`Input::Exited`] or [`Input::Failed`].
     Watch,
-    /// Hand its log over as it comes.
+    /// Hand its log over as it comes, or go on with it after a restart of the container.
     ReadLog,
+    /// Try again and again whether it works, until it ends or is frozen; answer [`Input::Healthy`] once, [`Input::Unhealthy`].
+    CheckHealth,
     /// SIGTERM, grace, SIGKILL.
     Terminate,
     /// SIGKILL at once.
     Kill,
-    /// Freeze it; answer [`Input::Froze`].
+    /// Do something for one of the other containers.
+    Companion {
+        /// Number of its service, from 1 on.
+        index: usize,
+        /// What.
+        deed: Deed,
+    },
+    /// Freeze it and every other one that runs; answer [`Input::Froze`].
     Freeze {
         /// For people.
         reason: String,
     },
-    /// Thaw it; answer [`Input::Thawed`].
+    /// Thaw all of them; answer [`Input::Thawed`].
     Thaw,
     /// Hand the output folder over; answer [`Input::Collected`].
     Collect,
@@ -162,7 +318,7 @@ pub enum Action {
     },
     /// Answer [`Input::Reported`] once the outbox is empty.
     Report,
-    /// Kill and remove the container, stop everything else; answer [`Input::Removed`].
+    /// Kill and remove the containers, stop everything else; answer [`Input::Removed`].
     Remove,
     /// Forget the lease in the journal.
     Forget,

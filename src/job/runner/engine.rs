@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use jiff::Timestamp;
+use tokio::sync::{Mutex, mpsc};
 
 use super::RunnerDeps;
 use crate::job::backoff::Backoff;
-use crate::job::machine::Input;
-use crate::runtime::network::{ContainerNetwork, LeaseNetworkSpec};
+use crate::job::machine::{Heard, Input};
+use crate::runtime::network::{ContainerNetwork, LeaseNetworkSpec, NetworkId};
 use crate::runtime::{
     ContainerId, ContainerRuntime, ContainerSpec, ContainerStatus, PinnedImage, PullProgress, RuntimeError,
 };
@@ -31,45 +32,85 @@ pub(super) async fn pull(
     service: ServiceSpec,
     progress: mpsc::Sender<PullProgress>,
     trouble: Trouble,
-) -> Input {
+) -> Heard {
     let say = |what| say(&trouble, Some(what));
     let pull = || deps.images.prepare(&*deps.runtime, lease_id, &service, progress.clone(), &say);
     match patiently(pull, &trouble).await {
-        Ok(image) => Input::Pulled(image),
+        Ok(image) => Heard::Pulled(image),
         Err(error) => failed(&error),
     }
+}
+
+/// The network of a lease and the one name by which the others find a container on it. Several containers are made side by side:
+/// the first makes the network for all.
+#[derive(Debug, Clone)]
+pub(super) struct Joining {
+    pub(super) network: LeaseNetworkSpec,
+    pub(super) alias: String,
+    pub(super) made: Arc<Mutex<Option<NetworkId>>>,
 }
 
 /// Makes the lease's network, if it needs one, and the container, or finds them.
 pub(super) async fn create(
     runtime: Arc<dyn ContainerRuntime>,
     mut spec: ContainerSpec,
-    network: Option<LeaseNetworkSpec>,
+    joining: Option<Joining>,
     trouble: Trouble,
-) -> Input {
-    if let Some(wanted) = network {
-        match patiently(|| runtime.ensure_network(&wanted), &trouble).await {
-            Ok(made) => spec.network = ContainerNetwork::Lease { network: made.id, aliases: Vec::new() },
+) -> Heard {
+    if let Some(joining) = joining {
+        match join(&runtime, joining, &trouble).await {
+            Ok(network) => spec.network = network,
             Err(error) => return failed(&error),
         }
     }
     match patiently(|| runtime.create(&spec), &trouble).await {
-        Ok(id) => Input::Created { container: id.0 },
+        Ok(id) => Heard::Created { container: id.0 },
         Err(error) => failed(&error),
     }
 }
 
+async fn join(
+    runtime: &Arc<dyn ContainerRuntime>,
+    joining: Joining,
+    trouble: &Trouble,
+) -> Result<ContainerNetwork, RuntimeError> {
+    let mut made = joining.made.lock().await;
+    let network = match made.clone() {
+        Some(network) => network,
+        None => patiently(|| runtime.ensure_network(&joining.network), trouble).await?.id,
+    };
+    *made = Some(network.clone());
+    Ok(ContainerNetwork::Lease { network, aliases: vec![joining.alias] })
+}
+
 /// Starts it unless it was started before, and says since when it runs.
-pub(super) async fn start(runtime: Arc<dyn ContainerRuntime>, id: ContainerId, trouble: Trouble) -> Input {
+pub(super) async fn start(runtime: Arc<dyn ContainerRuntime>, id: ContainerId, trouble: Trouble) -> Heard {
     if let Err(error) = patiently(|| runtime.start(&id), &trouble).await {
         return failed(&error);
     }
-    match look(&runtime, &id, &trouble).await {
+    started(&runtime, &id, &trouble).await
+}
+
+/// Starts it again unless it was since its end at `ended_at`, and says since when it runs.
+pub(super) async fn restart(
+    runtime: Arc<dyn ContainerRuntime>,
+    id: ContainerId,
+    ended_at: Timestamp,
+    trouble: Trouble,
+) -> Heard {
+    if let Err(error) = patiently(|| runtime.restart(&id, ended_at), &trouble).await {
+        return failed(&error);
+    }
+    started(&runtime, &id, &trouble).await
+}
+
+async fn started(runtime: &Arc<dyn ContainerRuntime>, id: &ContainerId, trouble: &Trouble) -> Heard {
+    match look(runtime, id, trouble).await {
         Ok(ContainerStatus::Running { started_at } | ContainerStatus::Paused { started_at }) => {
-            Input::Started { started_at }
+            Heard::Started { started_at }
         }
-        Ok(ContainerStatus::Exited(exit)) => Input::Started { started_at: exit.started_at },
-        Ok(ContainerStatus::Created) => Input::Failed {
+        Ok(ContainerStatus::Exited(exit)) => Heard::Started { started_at: exit.started_at },
+        Ok(ContainerStatus::Created) => Heard::Failed {
             why: FailureKind::EngineError,
             detail: "the container does not run although it was started".to_owned(),
         },
@@ -78,9 +119,9 @@ pub(super) async fn start(runtime: Arc<dyn ContainerRuntime>, id: ContainerId, t
 }
 
 /// Looks at a container after a restart of the agent.
-pub(super) async fn attach(runtime: Arc<dyn ContainerRuntime>, id: ContainerId, trouble: Trouble) -> Input {
+pub(super) async fn attach(runtime: Arc<dyn ContainerRuntime>, id: ContainerId, trouble: Trouble) -> Heard {
     match look(&runtime, &id, &trouble).await {
-        Ok(status) => Input::Attached(status),
+        Ok(status) => Heard::Attached(status),
         Err(error) => failed(&error),
     }
 }
@@ -102,14 +143,14 @@ async fn look(
 }
 
 /// Waits for its end, however long the engine is away meanwhile.
-pub(super) async fn watch(deps: RunnerDeps, id: ContainerId, trouble: Trouble) -> Input {
+pub(super) async fn watch(deps: RunnerDeps, id: ContainerId, trouble: Trouble) -> Heard {
     let mut backoff = Backoff::engine();
     loop {
         let error = match deps.runtime.wait(&id).await {
             Ok(exit) => match deps.runtime.witnessed(&id, &exit).await {
                 Ok(seen) => {
                     say(&trouble, None);
-                    return Input::Exited { exit, with_engine: !seen };
+                    return Heard::Exited { exit, with_engine: !seen };
                 }
                 Err(error) => error,
             },
@@ -219,14 +260,19 @@ pub(super) async fn freeze(
     }
 }
 
-/// What to make of an assignment.
-pub(super) fn spec_of(assignment: &Assignment, node_id: NodeId, image: &PinnedImage) -> Option<ContainerSpec> {
-    let service = assignment.spec.services.first()?;
+/// What to make of service number `index` of an assignment.
+pub(super) fn spec_of(
+    assignment: &Assignment,
+    index: usize,
+    node_id: NodeId,
+    image: &PinnedImage,
+) -> Option<ContainerSpec> {
+    let service = assignment.spec.services.get(index)?;
     Some(ContainerSpec {
         node_id,
         lease_id: assignment.lease_id,
         generation: assignment.generation.0,
-        service: None,
+        service: (index > 0).then(|| service.name.clone()),
         image_id: image.image_id.clone(),
         entrypoint: service.entrypoint.clone(),
         command: service.command.clone(),
@@ -241,7 +287,7 @@ pub(super) fn spec_of(assignment: &Assignment, node_id: NodeId, image: &PinnedIm
         root: service.root,
         disk_bytes: service.resources.disk_bytes,
         shm_bytes: service.shm_bytes,
-        output_path: assignment.spec.output_path.clone(),
+        output_path: assignment.spec.output_path.clone().filter(|_| index == 0),
     })
 }
 
@@ -299,8 +345,8 @@ fn say(trouble: &Trouble, what: Option<String>) {
     let _ = trouble.try_send(what);
 }
 
-fn failed(error: &RuntimeError) -> Input {
-    Input::Failed { why: failure_of(error), detail: error.to_string() }
+fn failed(error: &RuntimeError) -> Heard {
+    Heard::Failed { why: failure_of(error), detail: error.to_string() }
 }
 
 /// The engine's errors as the coordinator hears of them.

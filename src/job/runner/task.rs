@@ -1,27 +1,29 @@
 //! The loop of one lease: inputs from everywhere, one machine, actions as tasks that end with the loop.
 
-use std::collections::VecDeque;
+mod deeds;
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::{LeaseCommand, LeaseSnapshot, RunnerDeps, disk, engine, snapshot};
+use super::{LeaseCommand, LeaseSnapshot, RunnerDeps, engine, snapshot};
 use crate::agent::journal::JournalError;
 use crate::job::PortError;
 use crate::job::backoff::Backoff;
-use crate::job::disk::DiskLimits;
-use crate::job::logs::{self, LogOutcome, LogTask};
-use crate::job::machine::{Action, Input, LogPosition, Machine, Now, Terms};
+use crate::job::logs::LogWord;
+use crate::job::machine::{Action, Deed, Heard, Input, LogPosition, Machine, Now, Terms};
 use crate::job::output::{self, OutputOutcome, OutputTask};
-use crate::runtime::network::LeaseNetworkSpec;
-use crate::runtime::{ContainerId, OwnedContainer, PullProgress};
-use crate::wire::lease::{Assignment, Desired, FailureKind, LeaseChange, LeaseEvent};
+use crate::runtime::network::NetworkId;
+use crate::runtime::{OwnedContainer, PullProgress};
+use crate::wire::lease::{Assignment, Desired, LeaseChange, LeaseEvent};
 use crate::wire::{LeaseId, Sequence};
 
 const PROGRESS_MAX: usize = 16;
 const TROUBLE_MAX: usize = 8;
+const HEARD_MAX: usize = 16;
 
 /// What one of the lease's works came to.
 enum Done {
@@ -61,7 +63,14 @@ struct Task {
     trouble_now: Option<String>,
     pull_per_mille: Option<u16>,
     pull: Option<AbortHandle>,
-    close_log: Option<oneshot::Sender<Option<String>>>,
+    /// The way to the task that hands the log over.
+    log: Option<mpsc::Sender<LogWord>>,
+    /// What is heard of a container while the work that hears it goes on.
+    heard: (mpsc::Sender<(usize, Heard)>, mpsc::Receiver<(usize, Heard)>),
+    /// The checks that go on, by number of their service.
+    checks: HashMap<usize, AbortHandle>,
+    /// The lease's network, once it is made.
+    network: Arc<Mutex<Option<NetworkId>>>,
     sending: bool,
     reporting: bool,
     over: bool,
@@ -100,7 +109,10 @@ impl Task {
             trouble_now: None,
             pull_per_mille: None,
             pull: None,
-            close_log: None,
+            log: None,
+            heard: mpsc::channel(HEARD_MAX),
+            checks: HashMap::new(),
+            network: Arc::default(),
             sending: false,
             reporting: false,
             over: false,
@@ -124,6 +136,7 @@ impl Task {
                 },
                 Some(done) = self.works.join_next() => self.done(done.unwrap_or(Done::Nothing)).await,
                 Some(progress) = self.progress.1.recv() => self.pull_moved(progress).await,
+                Some((index, heard)) = self.heard.1.recv() => self.feed(Input::of(index, heard)).await,
                 Some(trouble) = self.trouble.1.recv() => {
                     self.trouble_now = trouble;
                     self.show();
@@ -229,29 +242,27 @@ impl Task {
     }
 
     async fn act(&mut self, action: Action) {
-        let trouble = self.trouble.0.clone();
-        let runtime = self.deps.runtime.clone();
         match action {
-            Action::Pull => self.pull(),
+            Action::Pull => self.deed(0, Deed::Pull).await,
             Action::CancelPull => {
                 if let Some(pull) = self.pull.take() {
                     pull.abort();
                 }
             }
-            Action::Create => self.create().await,
-            Action::Start => self.with_container(|_, id| Box::pin(engine::start(runtime, id, trouble))),
-            Action::Attach => self.with_container(|_, id| Box::pin(engine::attach(runtime, id, trouble))),
-            Action::Watch => {
-                self.with_container(|deps, id| Box::pin(engine::watch(deps, id, trouble)));
-                self.watch_disk();
-            }
-            Action::ReadLog => self.read_log(),
-            Action::Terminate => self.terminate(self.assignment.spec.limits.stop_grace_seconds),
-            Action::Kill => self.terminate(0),
+            Action::Create => self.deed(0, Deed::Create).await,
+            Action::Start => self.deed(0, Deed::Start).await,
+            Action::Restart { ended_at } => self.deed(0, Deed::Restart { ended_at }).await,
+            Action::Attach => self.deed(0, Deed::Attach).await,
+            Action::Watch => self.deed(0, Deed::Watch).await,
+            Action::ReadLog => self.deed(0, Deed::ReadLog).await,
+            Action::CheckHealth => self.deed(0, Deed::CheckHealth).await,
+            Action::Terminate => self.deed(0, Deed::Terminate).await,
+            Action::Kill => self.deed(0, Deed::Kill).await,
+            Action::Companion { index, deed } => self.deed(index, deed).await,
             Action::Freeze { reason } => self.freeze(Some(reason)),
             Action::Thaw => self.freeze(None),
             Action::Collect => self.collect(),
-            Action::CloseLog { notice } => self.close_log(notice),
+            Action::CloseLog { notice } => self.close_log(notice).await,
             Action::Report => {
                 self.reporting = true;
                 Box::pin(self.report_when_empty()).await;
@@ -262,111 +273,13 @@ impl Task {
         }
     }
 
-    fn container(&self) -> Option<ContainerId> {
-        self.machine.saved().container.clone().map(ContainerId)
-    }
-
     /// Begins a work. Each is a task of its own: several use the journal's one connection and must not wait for this loop.
     fn push(&mut self, work: impl Future<Output = Done> + Send + 'static) -> AbortHandle {
         self.works.spawn(work)
     }
 
-    fn with_container(&mut self, work: impl FnOnce(RunnerDeps, ContainerId) -> BoxFuture<'static, Input>) {
-        // Every stage that asks for this has its container.
-        if let Some(id) = self.container() {
-            let work = work(self.deps.clone(), id);
-            self.push(async move { Done::Input(work.await) });
-        }
-    }
-
-    fn pull(&mut self) {
-        let service = self.assignment.spec.services.first().cloned().unwrap_or_default();
-        let lease_id = self.assignment.lease_id;
-        let pull = engine::pull(self.deps.clone(), lease_id, service, self.progress.0.clone(), self.trouble.0.clone());
-        let handle = self.push(async move { Done::Input(pull.await) });
-        self.pull = Some(handle);
-    }
-
-    async fn create(&mut self) {
-        let image = self.machine.saved().image.clone();
-        let spec = image.and_then(|image| engine::spec_of(&self.assignment, self.deps.node_id, &image));
-        if let Some(spec) = spec {
-            let network = LeaseNetworkSpec::of(self.deps.node_id, &self.assignment);
-            let create = engine::create(self.deps.runtime.clone(), spec, network, self.trouble.0.clone());
-            self.push(async move { Done::Input(create.await) });
-        } else {
-            let detail = "the job names no container".to_owned();
-            let why = FailureKind::InvalidSpec;
-            Box::pin(self.feed(Input::Failed { why, detail })).await;
-        }
-    }
-
-    fn watch_disk(&mut self) {
-        let bytes = self.assignment.spec.services.first().map_or(0, |service| service.resources.disk_bytes);
-        if let (Some(id), Some(limits)) = (self.container(), DiskLimits::of(bytes)) {
-            let watch = disk::watch(self.deps.runtime.clone(), self.deps.clock.clone(), id, limits);
-            self.push(async move { watch.await.map_or(Done::Nothing, Done::Input) });
-        }
-    }
-
-    fn terminate(&mut self, grace_seconds: u32) {
-        if let Some(id) = self.container() {
-            let grace = Duration::from_secs(u64::from(grace_seconds));
-            let stop = engine::terminate(self.deps.runtime.clone(), id, grace, self.trouble.0.clone());
-            self.push(async move {
-                stop.await;
-                Done::Nothing
-            });
-        }
-    }
-
-    fn freeze(&mut self, reason: Option<String>) {
-        if let Some(id) = self.container() {
-            let freeze = engine::freeze(self.deps.runtime.clone(), id, reason);
-            self.push(async move { freeze.await.map_or(Done::Nothing, Done::Input) });
-        }
-    }
-
-    fn read_log(&mut self) {
-        if self.close_log.is_some() {
-            return;
-        }
-        let (close, closed) = oneshot::channel();
-        self.close_log = Some(close);
-        let task = LogTask {
-            runtime: self.deps.runtime.clone(),
-            port: self.deps.port.clone(),
-            journal: self.deps.journal.clone(),
-            lease_id: self.assignment.lease_id,
-            container: self.container().filter(|_| self.machine.saved().started_at.is_some()),
-            position: self.position,
-            bytes_max: self.assignment.spec.limits.log_bytes_max,
-        };
-        let lease_id = self.assignment.lease_id;
-        self.push(async move {
-            match logs::run(task, closed).await {
-                LogOutcome::Closed => Done::Input(Input::LogClosed),
-                LogOutcome::LeaseEnded => Done::LeaseEnded,
-                LogOutcome::Rejected(why) => {
-                    tracing::warn!(lease = %lease_id, why, "the coordinator does not take the log");
-                    Done::Input(Input::LogClosed)
-                }
-            }
-        });
-    }
-
-    fn close_log(&mut self, notice: Option<String>) {
-        self.read_log();
-        if let Some(close) = self.close_log.take() {
-            // The log's task is gone when the coordinator rejected it; then there is nothing to close.
-            if close.send(notice).is_err() {
-                self.push(async { Done::Input(Input::LogClosed) });
-            }
-        }
-    }
-
     fn collect(&mut self) {
-        let (Some(container), Some(path)) = (self.container(), self.assignment.spec.output_path.clone()) else {
+        let (Some(container), Some(path)) = (self.container(0), self.assignment.spec.output_path.clone()) else {
             self.push(async { Done::Input(Input::Collected { notice: None }) });
             return;
         };
@@ -391,12 +304,14 @@ impl Task {
     /// Nothing else goes on while the container is removed.
     async fn remove(&mut self) {
         self.works.shutdown().await;
-        self.close_log = None;
+        self.log = None;
         self.sending = false;
         self.outbox.clear();
         let (node_id, lease_id) = (self.deps.node_id, self.assignment.lease_id);
         let (runtime, trouble) = (self.deps.runtime.clone(), self.trouble.0.clone());
-        let (known, spool) = (self.container(), output::spool_path(&self.deps.spool_dir, lease_id));
+        // Several are found by label.
+        let known = self.container(0).filter(|_| self.assignment.spec.services.len() == 1);
+        let spool = output::spool_path(&self.deps.spool_dir, lease_id);
         self.push(async move {
             output::discard(&spool).await;
             Done::Input(engine::remove(runtime, known, node_id, lease_id, trouble).await)
@@ -442,8 +357,11 @@ impl Task {
 fn may_begin_early(action: &Action) -> bool {
     match action {
         Action::Pull | Action::Create | Action::Watch => true,
+        Action::Companion { deed, .. } => may_be_done_early(deed),
         Action::CancelPull
         | Action::Start
+        | Action::Restart { .. }
+        | Action::CheckHealth
         | Action::Attach
         | Action::ReadLog
         | Action::Terminate
@@ -456,6 +374,21 @@ fn may_begin_early(action: &Action) -> bool {
         | Action::Remove
         | Action::Forget
         | Action::Finish => false,
+    }
+}
+
+fn may_be_done_early(deed: &Deed) -> bool {
+    match deed {
+        Deed::Pull | Deed::Create | Deed::Watch => true,
+        Deed::Start
+        | Deed::Restart { .. }
+        | Deed::Attach
+        | Deed::ReadLog
+        | Deed::CheckHealth
+        | Deed::Terminate
+        | Deed::Kill
+        | Deed::Freeze
+        | Deed::Thaw => false,
     }
 }
 
