@@ -35,6 +35,7 @@ use crate::http::{HttpError, Trust};
 use crate::job::images::{ImagePolicy, PolicyError};
 use crate::paths::StateDir;
 use crate::runtime::ContainerRuntime;
+use crate::runtime::docker::EngineTls;
 use crate::wire::Secret;
 use crate::wire::bench::BenchmarkReport;
 
@@ -84,6 +85,8 @@ pub enum EngineSource {
     Docker {
         /// Its address; found by itself when absent.
         address: Option<String>,
+        /// The certificates for it, when it is behind TLS.
+        tls: Option<EngineTls>,
     },
     /// An engine that is open already; for tests and the demo.
     Given(Arc<dyn ContainerRuntime>),

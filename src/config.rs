@@ -109,8 +109,14 @@ pub fn default_price() -> HourlyRate {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
-    /// `unix:///var/run/docker.sock`; found by itself when absent.
+    /// `unix:///var/run/docker.sock`, or `tcp://host:2376` with `ca`; found by itself when absent.
     pub address: Option<String>,
+    /// PEM file of the authority of an engine behind TLS.
+    pub ca: Option<PathBuf>,
+    /// PEM file of our certificate, where that engine asks for one.
+    pub cert: Option<PathBuf>,
+    /// PEM file of its key.
+    pub key: Option<PathBuf>,
 }
 
 /// The renter's side.

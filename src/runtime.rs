@@ -462,6 +462,12 @@ pub enum RuntimeError {
         /// What was missing or reached.
         why: String,
     },
+    /// The certificates for the engine, or its own.
+    #[error("the container engine cannot be spoken to safely: {detail}")]
+    EngineTls {
+        /// What is wrong, and what to write.
+        detail: String,
+    },
     /// The owner does not allow it.
     #[error("this node's owner does not allow it: {detail}")]
     OwnerRefuses {

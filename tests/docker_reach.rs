@@ -91,7 +91,7 @@ impl World {
             join_token,
             offer: OfferConfig { disk: Some(ByteSize(1 << 30)), ..OfferConfig::default() },
             ceiling: self.ceiling.clone(),
-            engine: EngineSource::Docker { address: None },
+            engine: EngineSource::Docker { address: None, tls: None },
             benchmark: BenchmarkSource::Skip,
             drain_deadline: Duration::from_secs(1),
             reconcile_every: Duration::from_secs(1),

@@ -11,6 +11,9 @@ use rustix::process::{Pid, Signal};
 use tokio::process::Command;
 use tokio::signal::unix;
 
+/// Where Docker's engine usually listens.
+pub(crate) const ENGINE_ADDRESS: &str = "unix:///var/run/docker.sock";
+
 /// Free bytes for ordinary users on the file system that holds `path`, which must exist.
 pub(crate) fn disk_bytes_free(path: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(path)?;

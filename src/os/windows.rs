@@ -8,6 +8,9 @@ use std::process::ExitStatus;
 use tokio::process::Command;
 use tokio::signal::windows;
 
+/// Where Docker's engine usually listens.
+pub(crate) const ENGINE_ADDRESS: &str = "npipe:////./pipe/docker_engine";
+
 /// What asks a program to end: Ctrl-C. From its making on it no longer ends the process.
 #[derive(Debug)]
 pub(crate) struct StopSignals(windows::CtrlC);

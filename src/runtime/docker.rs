@@ -7,6 +7,7 @@
 
 mod body;
 mod components;
+mod connect;
 mod containers;
 mod create;
 mod disk;
@@ -43,6 +44,9 @@ use super::{
     ExecId, ExecSpec, FreeSpace, LABEL_LEASE, LABEL_NODE, LogEntry, OwnedContainer, PinnedImage, PullProgress,
     RuntimeError,
 };
+pub use connect::EngineTls;
+use connect::Place;
+
 use crate::config::Ceiling;
 use crate::wire::NodeId;
 use crate::wire::node::Engine;
@@ -50,7 +54,6 @@ use crate::wire::reach::TerminalSize;
 
 const PODMAN: &str = "podman";
 const API_NEEDED: &str = "1.41";
-const DEFAULT_ADDRESS: &str = "unix:///var/run/docker.sock";
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
 const START_DEADLINE: Duration = Duration::from_secs(120);
@@ -70,8 +73,10 @@ pub struct DockerRuntime {
 /// Where the engine is, and what its containers may have at most.
 #[derive(Debug, Clone, Default)]
 pub struct DockerOptions {
-    /// `unix:///…` or `tcp://…`; else what `DOCKER_HOST` says, else Docker's usual socket.
+    /// `unix:///…`, `npipe:////…` or `tcp://…`; else what `DOCKER_HOST` says, else Docker's usual socket.
     pub address: Option<String>,
+    /// The certificates for an engine over TLS; else what `DOCKER_TLS_VERIFY` and `DOCKER_CERT_PATH` say.
+    pub tls: Option<EngineTls>,
     /// The owner's ceiling.
     pub ceiling: Ceiling,
 }
@@ -118,18 +123,15 @@ impl DockerRuntime {
     /// [`RuntimeError::NotRunning`], [`RuntimeError::PermissionDenied`], [`RuntimeError::ApiTooOld`], [`RuntimeError::Unsafe`], or
     /// that it does not answer.
     pub async fn open(options: DockerOptions) -> Result<Self, RuntimeError> {
-        let address = options
-            .address
-            .or_else(|| std::env::var("DOCKER_HOST").ok().filter(|host| !host.is_empty()))
-            .unwrap_or_else(|| DEFAULT_ADDRESS.to_owned());
-        let docker =
-            Docker::connect_with_host(&address).map_err(|error| errors::classify(&address, "connect", error))?;
+        let place = Place::find(&options, |name| std::env::var(name).ok());
+        let (docker, address) = (place.open()?, place.address);
         let ceiling = Arc::new(options.ceiling);
         let shared = Arc::new(Shared::default());
         let mut runtime =
             Self { docker, address, architecture: String::new(), ceiling, shared, findings: Arc::default() };
         let (engine, architecture) = runtime.version().await?;
         runtime.architecture = architecture;
+        runtime.docker = connect::in_version(runtime.docker, &engine.api_version);
         let facts = runtime.ask_facts(engine.name == PODMAN).await?;
         if let Some(detail) = facts.unusable() {
             return Err(RuntimeError::Unsafe { detail: detail.to_owned() });

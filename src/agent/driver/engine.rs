@@ -58,8 +58,8 @@ async fn open_engine(
     ceiling: &Ceiling,
 ) -> Result<(Arc<dyn ContainerRuntime>, Engine), RuntimeError> {
     let runtime: Arc<dyn ContainerRuntime> = match source {
-        EngineSource::Docker { address } => {
-            let options = DockerOptions { address: address.clone(), ceiling: ceiling.clone() };
+        EngineSource::Docker { address, tls } => {
+            let options = DockerOptions { address: address.clone(), tls: tls.clone(), ceiling: ceiling.clone() };
             Arc::new(DockerRuntime::open(options).await?)
         }
         EngineSource::Given(runtime) => Arc::clone(runtime),

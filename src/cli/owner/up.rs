@@ -11,9 +11,10 @@ use crate::cli::errors::{CliError, Exit};
 use crate::cli::owner::UpArgs;
 use crate::cli::{block_on, output, secrets, settings};
 use crate::clock::Clock;
-use crate::config::{Config, CoordinatorEntry};
+use crate::config::{Config, CoordinatorEntry, EngineConfig};
 use crate::hardware;
 use crate::paths::StateDir;
+use crate::runtime::docker::EngineTls;
 
 /// How often desired and actual state are compared without anything having happened.
 const RECONCILE_EVERY: Duration = Duration::from_secs(60);
@@ -71,12 +72,33 @@ fn options(config: Config, usual_state_dir: StateDir) -> Result<AgentOptions, Cl
         coordinators: addresses(&config.coordinators)?,
         join_token: secrets::find(None, "FIZZ_JOIN_TOKEN")?,
         offer: config.offer,
-        engine: EngineSource::Docker { address: config.engine.address },
+        engine: EngineSource::Docker { tls: engine_tls(&config.engine)?, address: config.engine.address },
         ceiling,
         benchmark: BenchmarkSource::Child { program, timeout: QUICK_TIME_LIMIT },
         drain_deadline: config.drain_deadline_seconds.as_duration(),
         reconcile_every: RECONCILE_EVERY,
     })
+}
+
+/// The certificates for an engine behind TLS.
+///
+/// # Errors
+/// When only some of them are named.
+pub fn engine_tls(engine: &EngineConfig) -> Result<Option<EngineTls>, CliError> {
+    let identity = match (engine.cert.clone(), engine.key.clone()) {
+        (Some(cert), Some(key)) => Some((cert, key)),
+        (None, None) => None,
+        (Some(_), None) | (None, Some(_)) => {
+            return Err(CliError::new(Exit::Config, "'engine.cert' and 'engine.key' belong together")
+                .next("name both under [engine] in fizz.toml, or neither"));
+        }
+    };
+    match &engine.ca {
+        Some(ca) => Ok(Some(EngineTls { ca: ca.clone(), identity })),
+        None if identity.is_some() => Err(CliError::new(Exit::Config, "'engine.ca' is missing")
+            .next("name the authority of the engine's own certificate under [engine] in fizz.toml")),
+        None => Ok(None),
+    }
 }
 
 /// The configured coordinators with their authorities read.

@@ -323,6 +323,7 @@ async fn patiently<T, F: Future<Output = Result<T, RuntimeError>>>(
             | RuntimeError::IsolationNotShown { .. }
             | RuntimeError::NoSpace { .. }
             | RuntimeError::OwnerRefuses { .. }
+            | RuntimeError::EngineTls { .. }
             | RuntimeError::Unsafe { .. }
             | RuntimeError::Vulnerable { .. }
             | RuntimeError::NoSuchContainer
@@ -355,7 +356,11 @@ pub(super) fn failure_of(error: &RuntimeError) -> FailureKind {
         RuntimeError::NotRunning { .. }
         | RuntimeError::PermissionDenied { .. }
         | RuntimeError::ApiTooOld { .. }
+<<<<<<< HEAD
         | RuntimeError::StartInterrupted { .. }
+=======
+        | RuntimeError::EngineTls { .. }
+>>>>>>> 5fd91dd (Speak to engines over TLS with the named authority only, and name the API version in every request)
         | RuntimeError::TimedOut { .. } => FailureKind::EngineUnavailable,
         RuntimeError::ImageNotFound { .. } => FailureKind::ImageNotFound,
         RuntimeError::WrongArchitecture { .. } => FailureKind::ImageWrongArchitecture,

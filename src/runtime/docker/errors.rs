@@ -31,6 +31,9 @@ pub(super) fn classify(address: &str, what: &'static str, error: Error) -> Runti
             address: address.to_owned(),
             source: "the address must start with unix:// or tcp://".into(),
         },
+        other if let Some(why) = tls_trouble(&other) => {
+            RuntimeError::EngineTls { detail: format!("{address} is not the engine that was named ({why})") }
+        }
         other if is_permission(&other) => RuntimeError::PermissionDenied { address: address.to_owned() },
         other => RuntimeError::NotRunning { address: address.to_owned(), source: Box::new(other) },
     }
@@ -68,6 +71,20 @@ pub(super) fn from_pull(image: &str, here: &str, error: RuntimeError) -> Runtime
 pub(super) fn is_in_use(detail: &str) -> bool {
     let lower = detail.to_lowercase();
     ["conflict", "is using", "in use", "used by"].iter().any(|words| lower.contains(words))
+}
+
+/// What TLS found wrong, if that is what went wrong.
+fn tls_trouble(error: &(dyn StdError + 'static)) -> Option<String> {
+    let mut next = Some(error);
+    while let Some(current) = next {
+        if let Some(tls) = current.downcast_ref::<rustls::Error>() {
+            return Some(tls.to_string());
+        }
+        // An error of reading that has TLS's own inside does not name it as its source.
+        let inner = current.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        next = inner.map(|inner| inner as &(dyn StdError + 'static)).or_else(|| current.source());
+    }
+    None
 }
 
 fn is_permission(error: &(dyn StdError + 'static)) -> bool {
