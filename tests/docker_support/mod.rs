@@ -3,6 +3,8 @@
 #![allow(dead_code, reason = "each test file uses a part of it")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up must fail loudly")]
 
+pub(crate) mod own_engine;
+
 use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
@@ -128,6 +130,13 @@ fn image_tar(
 fn layer_tar(files: &[(&str, Vec<u8>)], links: &[(&str, &str)]) -> Vec<u8> {
     let busybox = std::fs::read("/bin/busybox").expect("the tests need busybox-static: apt-get install busybox-static");
     let mut tar = tar::Builder::new(Vec::new());
+    for folder in ["bin", "etc"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Directory);
+        header.set_size(0);
+        header.set_mode(0o755);
+        tar.append_data(&mut header, folder, std::io::empty()).unwrap();
+    }
     add_file(&mut tar, "bin/busybox", &busybox, 0o755);
     for applet in APPLETS {
         let mut header = tar::Header::new_gnu();
