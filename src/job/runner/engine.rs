@@ -356,11 +356,8 @@ pub(super) fn failure_of(error: &RuntimeError) -> FailureKind {
         RuntimeError::NotRunning { .. }
         | RuntimeError::PermissionDenied { .. }
         | RuntimeError::ApiTooOld { .. }
-<<<<<<< HEAD
         | RuntimeError::StartInterrupted { .. }
-=======
         | RuntimeError::EngineTls { .. }
->>>>>>> 5fd91dd (Speak to engines over TLS with the named authority only, and name the API version in every request)
         | RuntimeError::TimedOut { .. } => FailureKind::EngineUnavailable,
         RuntimeError::ImageNotFound { .. } => FailureKind::ImageNotFound,
         RuntimeError::WrongArchitecture { .. } => FailureKind::ImageWrongArchitecture,
