@@ -2,23 +2,19 @@
 //!
 //! Every refusal is one sentence for the person who wrote the job: which field, what is wrong with it, what would be right.
 
-use std::collections::BTreeMap;
+mod service;
 
 use thiserror::Error;
 
-use crate::wire::job::{JobLimits, JobSpec, Requirements, Resources, ServiceSpec};
-use crate::wire::{Amount, Secret};
+use crate::wire::Amount;
+use crate::wire::job::{Isolation, JobLimits, JobSpec, NetworkSpec, Reach, Requirements, ServiceSpec};
 
+const SERVICES_MAX: usize = 8;
+const DOMAINS_MAX: usize = 64;
 const NAME_CHARS_MAX: usize = 63;
-const IMAGE_BYTES_MAX: usize = 512;
 const PATH_BYTES_MAX: usize = 4096;
-const ENV_ENTRIES_MAX: usize = 1000;
-const TEXT_BYTES_MAX: usize = 256 << 10;
-const CPU_MILLIS: std::ops::RangeInclusive<u32> = 10..=1_024_000;
-const MEMORY_BYTES_MIN: u64 = 6 << 20;
 /// 2^53: sizes stay exact in every JSON reader, and far below what SQLite's integers hold.
 const BYTES_MAX: u64 = 1 << 53;
-const GPUS_MAX: u32 = 1024;
 const DURATION_SECONDS_MAX: u64 = 30 * 24 * 3600;
 const STOP_GRACE_SECONDS_MAX: u32 = 300;
 const LOG_BYTES_MAX: u64 = 1 << 30;
@@ -29,7 +25,7 @@ const PIDS_MAX: u32 = 1 << 20;
 #[error("{field} {problem}")]
 pub struct InvalidJob {
     /// Which part of the job, as it is written in JSON.
-    pub field: &'static str,
+    pub field: String,
     /// What is wrong and what would be right.
     pub problem: String,
 }
@@ -49,11 +45,9 @@ pub fn job(spec: &JobSpec) -> Result<Valid, InvalidJob> {
     if let Some(name) = &spec.name {
         display_name(name)?;
     }
-    let [only] = spec.services.as_slice() else {
-        return refuse("services", format!("must hold exactly one container, not {}", spec.services.len()));
-    };
-    service(only)?;
+    services(&spec.services)?;
     requirements(&spec.requirements)?;
+    network(&spec.network)?;
     if let Some(path) = &spec.output_path {
         absolute_path("output_path", path)?;
         if path.trim_end_matches('/').is_empty() {
@@ -63,8 +57,88 @@ pub fn job(spec: &JobSpec) -> Result<Valid, InvalidJob> {
     limits(&spec.limits)
 }
 
-fn refuse<T>(field: &'static str, problem: impl Into<String>) -> Result<T, InvalidJob> {
-    Err(InvalidJob { field, problem: problem.into() })
+fn refuse<T>(field: &str, problem: impl Into<String>) -> Result<T, InvalidJob> {
+    Err(InvalidJob { field: field.to_owned(), problem: problem.into() })
+}
+
+/// Each service by itself, then what they say of each other.
+fn services(services: &[ServiceSpec]) -> Result<(), InvalidJob> {
+    if !(1..=SERVICES_MAX).contains(&services.len()) {
+        return refuse("services", format!("must hold 1 to {SERVICES_MAX} containers, not {}", services.len()));
+    }
+    for (index, one) in services.iter().enumerate() {
+        let under = |error: InvalidJob| InvalidJob { field: format!("services[{index}].{}", error.field), ..error };
+        service::check(one).map_err(under)?;
+        let earlier = services.get(..index).unwrap_or_default();
+        if earlier.iter().any(|other| other.name == one.name) {
+            let problem = format!("'{}' is the name of two services; each needs one of its own", one.name);
+            return refuse(&format!("services[{index}].name"), problem);
+        }
+        if index > 0 && one.resources.gpus > 0 {
+            let problem = "must be 0: GPUs go to the first service";
+            return refuse(&format!("services[{index}].resources.gpus"), problem);
+        }
+        depends_on(services, one).map_err(under)?;
+    }
+    circle(services)
+}
+
+fn depends_on(services: &[ServiceSpec], one: &ServiceSpec) -> Result<(), InvalidJob> {
+    for (index, name) in one.depends_on.iter().enumerate() {
+        let named = format!("names '{}', which is", name.escape_debug());
+        if *name == one.name {
+            return refuse("depends_on", format!("{named} the service itself"));
+        }
+        if services.iter().all(|other| other.name != *name) {
+            return refuse("depends_on", format!("{named} no service of this job"));
+        }
+        if one.depends_on.iter().take(index).any(|other| other == name) {
+            return refuse("depends_on", format!("{named} there twice"));
+        }
+    }
+    Ok(())
+}
+
+/// Takes away what waits for nothing until nothing is left.
+fn circle(services: &[ServiceSpec]) -> Result<(), InvalidJob> {
+    let mut left: Vec<&ServiceSpec> = services.iter().collect();
+    while !left.is_empty() {
+        let names: Vec<&str> = left.iter().map(|service| service.name.as_str()).collect();
+        let before = left.len();
+        left.retain(|service| service.depends_on.iter().any(|name| names.contains(&name.as_str())));
+        if left.len() == before {
+            return refuse("services", format!("wait for each other in a circle by depends_on: {}", names.join(", ")));
+        }
+    }
+    Ok(())
+}
+
+fn network(network: &NetworkSpec) -> Result<(), InvalidJob> {
+    match network.reach {
+        Reach::Internet => {}
+        Reach::None if network.domains.is_empty() => {}
+        Reach::None => return refuse("network.domains", "need network.reach \"internet\""),
+        Reach::Unknown => return refuse("network.reach", "must be \"none\" or \"internet\""),
+    }
+    if network.domains.len() > DOMAINS_MAX {
+        return refuse("network.domains", format!("has {} entries; the most is {DOMAINS_MAX}", network.domains.len()));
+    }
+    match network.domains.iter().find(|domain| !is_host_name(domain)) {
+        Some(bad) => refuse("network.domains", format!("holds '{}', which is no domain name", bad.escape_debug())),
+        None => Ok(()),
+    }
+}
+
+/// As a name server takes it, without a dot at its end.
+fn is_host_name(name: &str) -> bool {
+    let is_label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    let is_address = name.parse::<std::net::Ipv4Addr>().is_ok();
+    name.len() <= 253 && !is_address && name.split('.').all(is_label)
 }
 
 fn display_name(name: &str) -> Result<(), InvalidJob> {
@@ -75,75 +149,7 @@ fn display_name(name: &str) -> Result<(), InvalidJob> {
     Ok(())
 }
 
-fn service(service: &ServiceSpec) -> Result<(), InvalidJob> {
-    let name_ok = (1..=NAME_CHARS_MAX).contains(&service.name.len())
-        && service.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-');
-    if !name_ok {
-        return refuse("services[0].name", "must have 1 to 63 characters out of a-z, 0-9 and '-'");
-    }
-    image(&service.image)?;
-    words("services[0].entrypoint", service.entrypoint.as_deref().unwrap_or_default())?;
-    words("services[0].command", &service.command)?;
-    environment(&service.env)?;
-    if let Some(path) = &service.workdir {
-        absolute_path("services[0].workdir", path)?;
-    }
-    resources(&service.resources)
-}
-
-/// Leaves the grammar to the container engine; refuses only what can be no reference at all.
-fn image(image: &str) -> Result<(), InvalidJob> {
-    const FIELD: &str = "services[0].image";
-    if image.is_empty() {
-        return refuse(FIELD, "is empty; name one, such as alpine:3.20");
-    }
-    if image.len() > IMAGE_BYTES_MAX {
-        return refuse(FIELD, format!("is longer than {IMAGE_BYTES_MAX} bytes"));
-    }
-    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-/:@+[]".contains(&b);
-    if let Some(bad) = image.chars().find(|c| !u8::try_from(*c).is_ok_and(allowed)) {
-        return refuse(FIELD, format!("'{}' holds {bad:?}, which no image name may", image.escape_debug()));
-    }
-    if !image.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') {
-        return refuse(FIELD, format!("'{image}' must begin with a letter or digit"));
-    }
-    Ok(())
-}
-
-fn words(field: &'static str, words: &[String]) -> Result<(), InvalidJob> {
-    if words.iter().any(|w| w.contains('\0')) {
-        return refuse(field, "holds a zero byte, which no argument may");
-    }
-    if words.iter().map(|w| w.len() + 1).sum::<usize>() > TEXT_BYTES_MAX {
-        return refuse(field, format!("is longer than {} KiB altogether", TEXT_BYTES_MAX >> 10));
-    }
-    Ok(())
-}
-
-/// Never repeats a value: it may be a password.
-fn environment(env: &BTreeMap<String, Secret>) -> Result<(), InvalidJob> {
-    const FIELD: &str = "services[0].env";
-    if env.len() > ENV_ENTRIES_MAX {
-        return refuse(FIELD, format!("has {} entries; the most is {ENV_ENTRIES_MAX}", env.len()));
-    }
-    for (key, value) in env {
-        if key.is_empty() || key.contains('=') || key.chars().any(|c| c.is_control() || c.is_whitespace()) {
-            return refuse(
-                FIELD,
-                format!("has the key {key:?}; a key is not empty and has no '=', blank or control character"),
-            );
-        }
-        if value.expose().contains('\0') {
-            return refuse(FIELD, format!("{key} holds a zero byte, which no variable may"));
-        }
-    }
-    if env.iter().map(|(k, v)| k.len() + v.expose().len() + 2).sum::<usize>() > TEXT_BYTES_MAX {
-        return refuse(FIELD, format!("is larger than {} KiB altogether", TEXT_BYTES_MAX >> 10));
-    }
-    Ok(())
-}
-
-fn absolute_path(field: &'static str, path: &str) -> Result<(), InvalidJob> {
+fn absolute_path(field: &str, path: &str) -> Result<(), InvalidJob> {
     if !path.starts_with('/') {
         return refuse(field, format!("'{}' must be an absolute path, such as /output", path.escape_debug()));
     }
@@ -156,40 +162,11 @@ fn absolute_path(field: &'static str, path: &str) -> Result<(), InvalidJob> {
     Ok(())
 }
 
-fn resources(resources: &Resources) -> Result<(), InvalidJob> {
-    if !CPU_MILLIS.contains(&resources.cpu_millis) {
-        return refuse(
-            "services[0].resources.cpu_millis",
-            format!(
-                "must be from {} to {} (1000 is one core), not {}",
-                CPU_MILLIS.start(),
-                CPU_MILLIS.end(),
-                resources.cpu_millis
-            ),
-        );
-    }
-    if !(MEMORY_BYTES_MIN..=BYTES_MAX).contains(&resources.memory_bytes) {
-        return refuse(
-            "services[0].resources.memory_bytes",
-            format!(
-                "must be at least {MEMORY_BYTES_MIN} (6 MiB) and at most {BYTES_MAX}, not {}",
-                resources.memory_bytes
-            ),
-        );
-    }
-    if resources.disk_bytes > BYTES_MAX {
-        return refuse(
-            "services[0].resources.disk_bytes",
-            format!("must be at most {BYTES_MAX}, not {}", resources.disk_bytes),
-        );
-    }
-    if resources.gpus > GPUS_MAX {
-        return refuse("services[0].resources.gpus", format!("must be at most {GPUS_MAX}, not {}", resources.gpus));
-    }
-    Ok(())
-}
-
 fn requirements(requirements: &Requirements) -> Result<(), InvalidJob> {
+    if requirements.isolation == Some(Isolation::Unknown) {
+        let kinds = "\"container\", \"user_namespace\", \"gvisor\" or \"kata\"";
+        return refuse("requirements.isolation", format!("must be {kinds}"));
+    }
     let Some(architecture) = &requirements.architecture else { return Ok(()) };
     let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     if architecture.is_empty() || architecture.len() > 32 || !architecture.bytes().all(plain) {
@@ -241,125 +218,4 @@ fn limits(limits: &JobLimits) -> Result<Valid, InvalidJob> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::wire::job::{
-        default_log_bytes_max, default_output_bytes_max, default_pids_max, default_stop_grace_seconds,
-    };
-
-    fn valid() -> JobSpec {
-        JobSpec {
-            name: Some("render a café".into()),
-            services: vec![ServiceSpec {
-                name: "main".into(),
-                image: "ghcr.io/a/b@sha256:0123".into(),
-                entrypoint: None,
-                command: vec!["echo".into(), "…".into()],
-                env: BTreeMap::from([("TOKEN".into(), Secret::new("hunter2"))]),
-                workdir: Some("/work".into()),
-                resources: Resources::default(),
-                ..ServiceSpec::default()
-            }],
-            requirements: Requirements::default(),
-            limits: JobLimits {
-                price_max: "0.36".parse().unwrap(),
-                duration_seconds_max: 3600,
-                start_deadline_seconds: None,
-                stop_grace_seconds: default_stop_grace_seconds(),
-                log_bytes_max: default_log_bytes_max(),
-                output_bytes_max: default_output_bytes_max(),
-                pids_max: default_pids_max(),
-            },
-            output_path: Some("/output".into()),
-            ..JobSpec::default()
-        }
-    }
-
-    fn refused(field: &str, change: impl FnOnce(&mut JobSpec)) -> String {
-        let mut spec = valid();
-        change(&mut spec);
-        let error = job(&spec).expect_err(field);
-        assert_eq!(error.field, field, "{error}");
-        error.to_string()
-    }
-
-    #[test]
-    fn a_sound_job_is_accepted_and_its_escrow_is_price_times_duration() {
-        assert_eq!(job(&valid()).unwrap().escrow, Amount::from_micros(360_000));
-    }
-
-    #[test]
-    fn a_job_has_exactly_one_container() {
-        refused("services", |j| j.services.clear());
-        let sentence = refused("services", |j| j.services.push(j.services[0].clone()));
-        assert_eq!(sentence, "services must hold exactly one container, not 2");
-    }
-
-    #[test]
-    fn names_and_images_that_no_engine_takes_are_refused() {
-        refused("name", |j| j.name = Some(String::new()));
-        refused("name", |j| j.name = Some("a\nb".into()));
-        refused("name", |j| j.name = Some("x".repeat(64)));
-        for name in ["", "Main", "a_b", "a b", "ä"] {
-            refused("services[0].name", |j| j.services[0].name = name.into());
-        }
-        for image in ["", " ", "alpine; rm -rf /", "a b", "-alpine", "/x", "é", "a\0", &"x".repeat(513)] {
-            refused("services[0].image", |j| j.services[0].image = image.into());
-        }
-    }
-
-    #[test]
-    fn bad_environment_keys_are_refused_and_values_never_shown() {
-        for key in ["", "A=B", "A B", "A\n"] {
-            let sentence = refused("services[0].env", |j| {
-                j.services[0].env = BTreeMap::from([(key.to_owned(), Secret::new("hunter2"))]);
-            });
-            assert!(!sentence.contains("hunter2"), "{sentence}");
-        }
-        let zero = refused("services[0].env", |j| {
-            j.services[0].env.insert("A".into(), Secret::new("hunter2\0"));
-        });
-        assert!(!zero.contains("hunter2"), "{zero}");
-        refused("services[0].env", |j| {
-            j.services[0].env.insert("A".into(), Secret::new("x".repeat(TEXT_BYTES_MAX)));
-        });
-    }
-
-    #[test]
-    fn paths_are_absolute_and_never_climb() {
-        for path in ["", "out", "./out", "/a/../b", "/..", "/a\n"] {
-            refused("output_path", |j| j.output_path = Some(path.into()));
-            refused("services[0].workdir", |j| j.services[0].workdir = Some(path.into()));
-        }
-        refused("output_path", |j| j.output_path = Some("//".into()));
-        let mut dots = valid();
-        dots.output_path = Some("/a..b/...".into());
-        assert!(job(&dots).is_ok());
-    }
-
-    #[test]
-    fn sizes_and_times_out_of_range_are_refused_with_the_range() {
-        refused("services[0].resources.cpu_millis", |j| j.services[0].resources.cpu_millis = 9);
-        refused("services[0].resources.cpu_millis", |j| j.services[0].resources.cpu_millis = u32::MAX);
-        refused("services[0].resources.memory_bytes", |j| j.services[0].resources.memory_bytes = (6 << 20) - 1);
-        refused("services[0].resources.memory_bytes", |j| j.services[0].resources.memory_bytes = u64::MAX);
-        refused("services[0].resources.disk_bytes", |j| j.services[0].resources.disk_bytes = u64::MAX);
-        refused("services[0].resources.gpus", |j| j.services[0].resources.gpus = u32::MAX);
-        refused("limits.duration_seconds_max", |j| j.limits.duration_seconds_max = 0);
-        refused("limits.duration_seconds_max", |j| j.limits.duration_seconds_max = u64::MAX);
-        refused("limits.start_deadline_seconds", |j| j.limits.start_deadline_seconds = Some(0));
-        refused("limits.stop_grace_seconds", |j| j.limits.stop_grace_seconds = 301);
-        refused("limits.log_bytes_max", |j| j.limits.log_bytes_max = u64::MAX);
-        refused("limits.output_bytes_max", |j| j.limits.output_bytes_max = u64::MAX);
-        refused("limits.pids_max", |j| j.limits.pids_max = 0);
-        refused("requirements.architecture", |j| j.requirements.architecture = Some("x86 64".into()));
-    }
-
-    #[test]
-    fn the_highest_price_for_the_longest_time_still_counts_right() {
-        let mut spec = valid();
-        spec.limits.price_max = crate::wire::HourlyRate::MAX;
-        spec.limits.duration_seconds_max = DURATION_SECONDS_MAX;
-        assert_eq!(job(&spec).unwrap().escrow.to_string(), "$7200000.00");
-    }
-}
+mod tests;
