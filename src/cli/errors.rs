@@ -65,7 +65,9 @@ Exit codes:
   126  its command cannot be executed
   127  its command is not in the image
   130  stopped by Ctrl-C before it started, or left running by a second one
-  137  the job ran out of memory, or was killed";
+  137  the job ran out of memory, or was killed
+
+`fizz exec` ends with its command's own code, else 125.";
 
 /// An error with the code to end with.
 #[derive(Debug)]

@@ -71,7 +71,7 @@ impl RawTerminal {
     /// Makes the console raw.
     pub(crate) fn enter() -> io::Result<Self> {
         let before = Self { input: console_mode(STD_INPUT_HANDLE)?, output: console_mode(STD_OUTPUT_HANDLE)? };
-        set_console_mode(STD_INPUT_HANDLE, before.input & !COOKED_INPUT | TERMINAL_INPUT)?;
+        set_console_mode(STD_INPUT_HANDLE, (before.input & !COOKED_INPUT) | TERMINAL_INPUT)?;
         set_console_mode(STD_OUTPUT_HANDLE, before.output | TERMINAL_OUTPUT)?;
         Ok(before)
     }
@@ -91,7 +91,6 @@ pub(crate) struct Resizes;
 
 impl Resizes {
     /// Begins to look.
-    #[expect(clippy::unnecessary_wraps, reason = "the other systems can fail")]
     pub(crate) fn catch() -> io::Result<Self> {
         Ok(Self)
     }

@@ -76,6 +76,43 @@ async fn an_interrupted_command_ends_in_the_job_too() {
     live.stop().await;
 }
 
+/// On a terminal, which `script` makes.
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_terminal_is_raw_meanwhile_and_afterwards_what_it_was_however_it_ends() {
+    let live = Live::start().await;
+    running(&live, "night", &["--interactive"]).await;
+    let fizz = env!("CARGO_BIN_EXE_fizz");
+    let line = format!(
+        "stty -g > before; {fizz} exec -it night exit 7; echo code=$?; stty -g > after-exit; \
+         {fizz} exec -it night cat & sleep 1; stty -a < /dev/tty > meanwhile; kill -TERM $!; wait $!; stty -g > after-signal; \
+         {fizz} exec -it night --service nobody cat; echo code=$?; stty -g > after-refusal"
+    );
+    let template = live.command(&[]);
+    let mut script = tokio::process::Command::new("script");
+    for (name, value) in template.as_std().get_envs() {
+        match value {
+            Some(value) => drop(script.env(name, value)),
+            None => drop(script.env_remove(name)),
+        }
+    }
+    // Job control would stop what reads the terminal in the background.
+    script.args(["-qec", &format!("sh -c '{line}'"), "/dev/null"]).current_dir(live.home.path());
+    script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let mut child = script.spawn().unwrap();
+    let _open = child.stdin.take().unwrap();
+    let ended = Ended::of(within(child.wait_with_output()).await.unwrap());
+    let read = |name: &str| std::fs::read_to_string(live.home.path().join(name)).unwrap();
+    let text = String::from_utf8_lossy(&ended.out).into_owned();
+    assert!(text.contains("code=7") && text.contains("going"), "{text}");
+    assert!(read("meanwhile").contains("-icanon") && read("meanwhile").contains("-echo"), "{}", read("meanwhile"));
+    for after in ["after-exit", "after-signal", "after-refusal"] {
+        assert_eq!(read(after), read("before"), "{after}: {text}");
+    }
+    live.release_all();
+    live.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn files_and_folders_are_copied_both_ways() {
     let live = Live::start().await;

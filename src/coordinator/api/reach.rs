@@ -26,6 +26,8 @@ use crate::wire::{AccountId, ErrorCode, JobId, LeaseId, NodeId, Problem, REACH_M
 
 /// Words of a command, and variables.
 const WORDS_MAX: usize = 1000;
+/// Bytes of a command and its variables together; they are kept while the session lasts.
+const COMMAND_BYTES_MAX: usize = 64 << 10;
 /// Bytes of a path.
 const PATH_BYTES_MAX: usize = 4096;
 /// When a job has ended, its session gets so long for its last words.
@@ -94,6 +96,11 @@ fn check(job: &JobView, new: &NewReach) -> Result<(), ApiError> {
             }
             if words.chain(command.first()).any(|word| word.contains('\0')) || command[0].is_empty() {
                 return refuse("no word of a command holds a zero byte, and its program has a name".to_owned());
+            }
+            let values = env.values().map(|value| value.expose().len());
+            let bytes: usize = command.iter().chain(env.keys()).map(String::len).chain(values).sum();
+            if bytes > COMMAND_BYTES_MAX || workdir.as_ref().is_some_and(|path| path.len() > PATH_BYTES_MAX) {
+                return refuse(format!("a command and its variables have at most {COMMAND_BYTES_MAX} bytes"));
             }
             if env.keys().any(|name| name.is_empty() || name.contains('=')) {
                 return refuse("the name of a variable is not empty and holds no '='".to_owned());
