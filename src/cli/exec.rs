@@ -94,15 +94,16 @@ pub async fn run(args: ExecArgs) -> Result<u8, CliError> {
         ReachWish::Exec { command: args.command, tty, env: variables(&args.env, args.tty)?, workdir: args.workdir };
     let new = NewReach { service: args.service, what };
     let (input, session) = client.reach(job, &new).await.map_err(|error| cannot(error.into()))?;
-    // Before the first byte, so that nothing the command says is changed by our own terminal.
-    let _raw = if args.tty { Some(raw()?) } else { None };
-    let _keys = AbortOnDropHandle::new(tokio::spawn(pass_input(input.clone(), args.interactive)));
-    let copying = copy_answers(session);
     if !args.tty {
-        return copying.await;
+        let _keys = AbortOnDropHandle::new(tokio::spawn(pass_input(input, args.interactive)));
+        return copy_answers(session).await;
     }
+    // Caught first: from the moment at which the terminal is raw, nothing ends this without restoring it.
     let mut signals = StopSignals::catch().map_err(uncaught)?;
     let mut resizes = Resizes::catch().map_err(uncaught)?;
+    let _raw = raw()?;
+    let _keys = AbortOnDropHandle::new(tokio::spawn(pass_input(input.clone(), args.interactive)));
+    let copying = copy_answers(session);
     let mut shown = tty;
     tokio::pin!(copying);
     loop {

@@ -83,11 +83,14 @@ async fn the_terminal_is_raw_meanwhile_and_afterwards_what_it_was_however_it_end
     let live = Live::start().await;
     running(&live, "night", &["--interactive"]).await;
     let fizz = env!("CARGO_BIN_EXE_fizz");
-    let line = format!(
-        "stty -g > before; {fizz} exec -it night exit 7; echo code=$?; stty -g > after-exit; \
-         {fizz} exec -it night cat & sleep 1; stty -a < /dev/tty > meanwhile; kill -TERM $!; wait $!; stty -g > after-signal; \
-         {fizz} exec -it night --service nobody cat; echo code=$?; stty -g > after-refusal"
+    let lines = format!(
+        "stty -g > before\n{fizz} exec -it night exit 7\necho code=$?\nstty -g > after-exit\n\
+         (until stty -a < /dev/tty | grep -q -e -icanon; do sleep 0.1; done\n\
+          stty -a < /dev/tty > meanwhile; kill -TERM $(cat pid)) &\n\
+         sh -c 'echo $$ > pid; exec {fizz} exec -it night cat'\necho code=$?\nstty -g > after-signal\n\
+         {fizz} exec -it --service nobody night cat\nstty -g > after-refusal\n"
     );
+    std::fs::write(live.home.path().join("lines.sh"), lines).unwrap();
     let template = live.command(&[]);
     let mut script = tokio::process::Command::new("script");
     for (name, value) in template.as_std().get_envs() {
@@ -96,15 +99,14 @@ async fn the_terminal_is_raw_meanwhile_and_afterwards_what_it_was_however_it_end
             None => drop(script.env_remove(name)),
         }
     }
-    // Job control would stop what reads the terminal in the background.
-    script.args(["-qec", &format!("sh -c '{line}'"), "/dev/null"]).current_dir(live.home.path());
+    script.args(["-qec", "sh lines.sh", "/dev/null"]).current_dir(live.home.path());
     script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = script.spawn().unwrap();
     let _open = child.stdin.take().unwrap();
     let ended = Ended::of(within(child.wait_with_output()).await.unwrap());
     let read = |name: &str| std::fs::read_to_string(live.home.path().join(name)).unwrap();
     let text = String::from_utf8_lossy(&ended.out).into_owned();
-    assert!(text.contains("code=7") && text.contains("going"), "{text}");
+    assert!(text.contains("code=7") && text.contains("going") && text.contains("code=125"), "{text}");
     assert!(read("meanwhile").contains("-icanon") && read("meanwhile").contains("-echo"), "{}", read("meanwhile"));
     for after in ["after-exit", "after-signal", "after-refusal"] {
         assert_eq!(read(after), read("before"), "{after}: {text}");
