@@ -40,7 +40,7 @@ set_up() {
 }
 
 set_up_components() {
-    need docker-registry busybox-static iproute2 util-linux
+    need docker-registry busybox-static iproute2 util-linux btrfs-progs podman crun catatonit
     # Software Vulkan even beside a GPU: tests compare with it.
     ensure_vulkan_software || warn "no Vulkan driver could be installed"
     ensure_engine
@@ -50,6 +50,7 @@ set_up_components() {
 missing_components() {
     have docker && with_engine docker info >/dev/null 2>&1 || echo "a Docker engine"
     have docker-registry || echo "docker-registry"
+    have podman || echo "podman"
     [ -x /bin/busybox ] || echo "busybox-static"
     ls /usr/share/vulkan/icd.d/*.json >/dev/null 2>&1 || ls /etc/vulkan/icd.d/*.json >/dev/null 2>&1 || echo "a Vulkan driver"
 }

@@ -28,6 +28,8 @@ const SHM_BYTES_DEFAULT: u64 = 64 << 20;
 const OPEN_FILES_MAX: u64 = 16_384;
 /// The same where the engine itself may be held lower and can give no more than it has.
 const OPEN_FILES_MAX_ROOTLESS: u64 = 4096;
+/// Processes of one user over all containers, where an engine must be told a number: several jobs' worth.
+const PROCESSES_OF_USER_MAX: u64 = 4096;
 /// Memory one process may keep from being moved, in bytes.
 const LOCKED_BYTES_MAX: u64 = 64 << 10;
 /// Where the owner's programs want the disk too: the smallest share that every kernel takes, of 10 to 1000, usually 500.
@@ -150,11 +152,16 @@ fn root_is_allowed(owner: &SandboxConfig, facts: &EngineFacts) -> Result<(), Pla
 /// kernel counts over all containers together.
 fn limits(facts: &EngineFacts) -> Vec<Limit> {
     let open_files = if facts.rootless { OPEN_FILES_MAX_ROOTLESS } else { OPEN_FILES_MAX };
-    vec![
+    let mut limits = vec![
         Limit { name: "nofile", value: open_files },
         Limit { name: "core", value: 0 },
         Limit { name: "memlock", value: LOCKED_BYTES_MAX },
-    ]
+    ];
+    if facts.podman {
+        // It would set the kernel's highest number, which it cannot where it is held lower itself.
+        limits.push(Limit { name: "nproc", value: PROCESSES_OF_USER_MAX });
+    }
+    limits
 }
 
 #[cfg(test)]

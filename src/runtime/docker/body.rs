@@ -64,7 +64,7 @@ fn host_config(plan: &Plan, facts: &EngineFacts) -> HostConfig {
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
         privileged: Some(false),
         readonly_rootfs: Some(plan.read_only_root),
-        tmpfs: Some(plan.tmpfs.iter().map(|tmpfs| (tmpfs.path.clone(), options(tmpfs))).collect()),
+        tmpfs: Some(plan.tmpfs.iter().map(|tmpfs| (tmpfs.path.clone(), options(tmpfs, facts))).collect()),
         storage_opt: plan.layer_bytes_max.map(|bytes| HashMap::from([("size".to_owned(), bytes.to_string())])),
         ipc_mode: Some("private".to_owned()),
         shm_size: Some(signed(plan.shm_bytes)),
@@ -85,11 +85,15 @@ fn ulimit(limit: &Limit) -> ResourcesUlimits {
     ResourcesUlimits { name: Some(limit.name.to_owned()), soft: value, hard: value }
 }
 
-fn options(tmpfs: &Tmpfs) -> String {
+fn options(tmpfs: &Tmpfs, facts: &EngineFacts) -> String {
     let exec = if tmpfs.exec { "exec" } else { "noexec" };
-    let owner =
-        tmpfs.owner.map_or_else(|| "mode=1777".to_owned(), |(uid, gid)| format!("mode=0755,uid={uid},gid={gid}"));
-    format!("rw,nosuid,nodev,{exec},size={},nr_inodes={},{owner}", tmpfs.bytes, tmpfs.files)
+    let common = format!("rw,nosuid,nodev,{exec},size={}", tmpfs.bytes);
+    match tmpfs.owner {
+        // It knows neither a number of files nor an owner; both count as the container's memory and nobody else is in there.
+        _ if facts.podman => format!("{common},mode=1777"),
+        None => format!("{common},nr_inodes={},mode=1777", tmpfs.files),
+        Some((uid, gid)) => format!("{common},nr_inodes={},mode=0755,uid={uid},gid={gid}", tmpfs.files),
+    }
 }
 
 /// Twice the wanted bytes per file, for the engine's own overhead per line; two files. Not compressed: that costs the owner
