@@ -1,7 +1,8 @@
-//! Builds the demo's job (assets/demo-job) as a static Linux program and leaves it, compressed, for the binary to embed.
+//! Builds the programs that run inside containers, the demo's job (assets/demo-job) and the isolation probe (assets/probe), as
+//! static Linux programs and leaves them, compressed, for the binary to embed.
 //!
 //! Where that cannot be done (no Linux toolchain, no static C library), an empty file is left and a warning says so; then
-//! `fizz demo` asks for `--image` instead.
+//! `fizz demo` asks for `--image`, and no job gets a network, because nothing can be shown about it.
 
 use std::env;
 use std::error::Error;
@@ -9,11 +10,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-const SOURCES: &str = "assets/demo-job";
+const DEMO_JOB: &str = "assets/demo-job";
+const PROBE: &str = "assets/probe";
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=build.rs");
-    println!("cargo::rerun-if-changed={SOURCES}");
+    println!("cargo::rerun-if-changed={DEMO_JOB}");
+    println!("cargo::rerun-if-changed={PROBE}");
     let out = PathBuf::from(env::var("OUT_DIR")?);
     let packed = match demo_job(&out) {
         Ok(packed) => packed,
@@ -23,16 +26,41 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     fs::write(out.join("demo-job.gz"), packed)?;
+    let packed = match build(&out, PROBE, "probe", &PROBE_OPTIONS) {
+        Ok(packed) => packed,
+        Err(why) => {
+            println!("cargo::warning=jobs will get no network: the isolation probe was not built ({why})");
+            Vec::new()
+        }
+    };
+    fs::write(out.join("probe.gz"), packed)?;
     Ok(())
 }
+
+/// As fast as it can be.
+const DEMO_OPTIONS: [&str; 1] = ["-Copt-level=3"];
+/// As small as it can be: without the standard library, and without the C library that it stands on.
+const PROBE_OPTIONS: [&str; 5] = [
+    "-Copt-level=z",
+    "-Crelocation-model=static",
+    "-Clink-arg=-nostartfiles",
+    "-Clink-arg=-nostdlib",
+    "-Clink-arg=-static",
+];
 
 /// The compressed program; empty when this build has no use for it.
 fn demo_job(out: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
     if env::var_os("CARGO_FEATURE_COORDINATOR").is_none() {
         return Ok(Vec::new());
     }
-    let program = out.join("demo-job");
-    let output = compiler(&program)?.output()?;
+    build(out, DEMO_JOB, "demo_job", &DEMO_OPTIONS)
+}
+
+/// A program of ours for containers, compressed.
+fn build(out: &Path, sources: &str, name: &str, options: &[&str]) -> Result<Vec<u8>, Box<dyn Error>> {
+    let program = out.join(name);
+    let mut compiler = compiler(&program, sources, name)?;
+    let output = compiler.args(options).output()?;
     if !output.status.success() {
         let errors = String::from_utf8_lossy(&output.stderr);
         let first = errors.lines().find(|line| line.starts_with("error")).unwrap_or("the compiler failed");
@@ -41,13 +69,13 @@ fn demo_job(out: &Path) -> Result<Vec<u8>, Box<dyn Error>> {
     pack(&fs::read(&program)?)
 }
 
-fn compiler(program: &Path) -> Result<Command, Box<dyn Error>> {
+fn compiler(program: &Path, sources: &str, name: &str) -> Result<Command, Box<dyn Error>> {
     let host = env::var("HOST")?;
     if !host.contains("-linux-") {
-        return Err("the demo's job is a Linux program and this is not Linux".into());
+        return Err("it is a Linux program and this is not Linux".into());
     }
     let mut rustc = Command::new(env::var_os("RUSTC").ok_or("cargo names no compiler")?);
-    rustc.args(["--edition=2024", "--crate-name=demo_job", "-Copt-level=3", "-Ccodegen-units=1", "-Clto"]);
+    rustc.args(["--edition=2024", "-Ccodegen-units=1", "-Clto"]).arg(format!("--crate-name={name}"));
     rustc.args(["-Ctarget-feature=+crt-static", "-Cpanic=abort", "-Cstrip=symbols", "-Awarnings"]);
     // Containers run Linux whatever the machine around them runs, on the same kind of processor.
     let arch = env::var("CARGO_CFG_TARGET_ARCH")?;
@@ -61,7 +89,7 @@ fn compiler(program: &Path) -> Result<Command, Box<dyn Error>> {
             rustc.arg(option);
         }
     }
-    rustc.arg("-o").arg(program).arg(Path::new(SOURCES).join("main.rs"));
+    rustc.arg("-o").arg(program).arg(Path::new(sources).join("main.rs"));
     Ok(rustc)
 }
 

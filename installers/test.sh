@@ -51,6 +51,7 @@ missing_components() {
     have docker && with_engine docker info >/dev/null 2>&1 || echo "a Docker engine"
     have docker-registry || echo "docker-registry"
     have podman || echo "podman"
+    have nft || [ -x /usr/sbin/nft ] || echo "nftables"
     [ -x /bin/busybox ] || echo "busybox-static"
     ls /usr/share/vulkan/icd.d/*.json >/dev/null 2>&1 || ls /etc/vulkan/icd.d/*.json >/dev/null 2>&1 || echo "a Vulkan driver"
 }
@@ -63,7 +64,7 @@ decide() {
         return
     fi
     in_ci && fail "the tests need what could not be had here: $(echo "$missing" | paste -s -d ',' -)"
-    warn "not here: $(echo "$missing" | paste -s -d ',' -); tests that need Docker or Vulkan are skipped"
+    warn "not here: $(echo "$missing" | paste -s -d ',' -); tests that need Docker, nftables or Vulkan are skipped"
     ignored=
 }
 

@@ -65,6 +65,11 @@ pub enum Command {
     Status(owner::StatusArgs),
     /// What this machine has earned
     Earnings(owner::EarningsArgs),
+    /// Look for what is wrong here, and say how to mend it
+    Doctor(owner::DoctorArgs),
+    /// The rules that keep jobs out of this home's network
+    #[command(subcommand)]
+    Firewall(owner::firewall::FirewallCommand),
     /// Measure this machine
     Bench(bench::BenchArgs),
     /// Finish what runs, take nothing new, then stop
@@ -119,6 +124,8 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Enroll(args) => block_on(owner::enroll::run(args)),
         Command::Status(args) => block_on(owner::status::run(args)),
         Command::Earnings(args) => block_on(owner::earnings::run(args)),
+        Command::Doctor(args) => block_on(owner::doctor::run(args)),
+        Command::Firewall(command) => block_on(owner::firewall::run(command)),
         Command::Bench(args) => bench::run(&args),
         Command::Drain(args) => block_on(owner::drain::run(args)),
         Command::Run(args) => block_on(run::run(*args)),

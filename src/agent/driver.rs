@@ -13,7 +13,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 
-use super::client::{Client, ClientError};
+use super::client::Client;
 use super::enroll::EnrollStep;
 use super::journal::{Journal, LeaseRecord};
 use super::machine::{Action, Event, Machine};
@@ -25,6 +25,7 @@ use crate::clock::{Clock, Steady};
 use crate::control::{ControlCommand, ControlHandle, EarningsReply, Server, Snapshot};
 use crate::job::images::{ImagePolicy, Images, Logins};
 use crate::job::runner::LeaseCommand;
+use crate::runtime::firewall::Verdict;
 use crate::runtime::network::OwnedNetwork;
 use crate::runtime::vulnerable;
 use crate::runtime::{ContainerRuntime, OwnedContainer, RuntimeError};
@@ -32,7 +33,9 @@ use crate::wire::account::Earnings;
 use crate::wire::node::{Engine, NodeState};
 use crate::wire::{BootId, Generation, LeaseId, NodeId};
 
+mod earnings;
 mod engine;
+mod isolation;
 mod joining;
 mod leases;
 mod measure;
@@ -76,6 +79,8 @@ pub(super) enum Input {
     Container(LeaseId),
     /// The containers and networks with our label, or why they could not be listed.
     Containers(Result<Owned, RuntimeError>),
+    /// Whether jobs' networks are shut off from this home.
+    Isolation(Verdict),
     /// A lease's snapshot changed.
     Lease(LeaseId),
     /// A lease's task ended.
@@ -120,6 +125,7 @@ struct Driver {
     found: HashMap<LeaseId, Vec<OwnedContainer>>,
     found_networks: HashMap<LeaseId, OwnedNetwork>,
     listing: Listing,
+    isolation: isolation::Isolation,
     leases: Leases,
     inbox: mpsc::Sender<Input>,
     tasks: JoinSet<()>,
@@ -160,6 +166,7 @@ pub(super) async fn run(parts: Parts, mut stop: watch::Receiver<Stop>) -> Outcom
                 if driver.clock.steady() >= reconcile_at {
                     reconcile_at = driver.clock.steady().after(reconcile_every);
                     driver.list_containers();
+                    driver.check_isolation();
                     if driver.machine.state() == NodeState::Idle {
                         super::footprint::release();
                     }
@@ -205,6 +212,7 @@ impl Driver {
             found: HashMap::new(),
             found_networks: HashMap::new(),
             listing: Listing::No,
+            isolation: isolation::Isolation::default(),
             leases: Leases::default(),
             inbox,
             tasks,
@@ -275,6 +283,7 @@ impl Driver {
             // Somebody started a container that no lease owns any more, or never did.
             Input::Container(_) => self.list_containers(),
             Input::Containers(listed) => self.listed(listed).await,
+            Input::Isolation(verdict) => self.isolated(verdict).await,
             Input::Lease(lease_id) => {
                 if let Some(phase) = self.leases.look(lease_id, self.clock.steady()) {
                     self.feed(Event::Phase { lease_id, phase }).await;
@@ -344,6 +353,7 @@ impl Driver {
         self.describe().await;
         // Leases of the journal wait for the list of containers, so that each is taken up with its own.
         self.list_containers();
+        self.check_isolation();
         self.feed(Event::EngineUp).await;
     }
 
@@ -398,7 +408,8 @@ impl Driver {
         }
         let gpus = self.bench.as_ref().map(|bench| bench.gpus.clone()).unwrap_or_default();
         match measure::describe(engine, gpus, &self.options.offer) {
-            Ok(inventory) => {
+            Ok(mut inventory) => {
+                inventory.offer.internet = self.options.ceiling.network.internet && self.isolation.is_shown();
                 self.notes.offer = Some(inventory.offer.clone());
                 self.uploads.send_modify(|uploads| uploads.inventory = Some(inventory));
             }
@@ -410,29 +421,6 @@ impl Driver {
         match command {
             ControlCommand::Drain => self.drain().await,
             ControlCommand::Earnings(asker) => self.ask_earnings(Some(asker)),
-        }
-    }
-
-    fn ask_earnings(&mut self, asker: Option<oneshot::Sender<EarningsReply>>) {
-        let (client, inbox) = (self.client.clone(), self.inbox.clone());
-        self.tasks.spawn(async move {
-            let result = client.earnings().await.map(Box::new).map_err(|error: ClientError| error.to_string());
-            // A closed inbox drops the asker, which tells it.
-            let _ = inbox.send(Input::Earnings(result, asker)).await;
-        });
-    }
-
-    fn earnings(&mut self, result: Result<Box<Earnings>, String>, asker: Option<oneshot::Sender<EarningsReply>>) {
-        let stale = match result {
-            Ok(earnings) => {
-                self.notes.earnings = Some(*earnings);
-                None
-            }
-            Err(why) => Some(why),
-        };
-        if let Some(asker) = asker {
-            // Nobody waits any more when this fails.
-            let _ = asker.send(EarningsReply { earnings: self.notes.earnings.clone(), stale });
         }
     }
 
@@ -448,6 +436,10 @@ impl Driver {
         if let Some(last) = self.farewell.take() {
             // The coordinator finds out by itself when the last heartbeat does not reach it.
             let _ = tokio::time::timeout(FAREWELL, last).await;
+        }
+        if let Some(runtime) = &self.runtime {
+            // What cannot be taken away in time forbids nothing that the owner does.
+            let _ = tokio::time::timeout(FAREWELL, runtime.withdraw()).await;
         }
         self.close().await;
         Outcome::Drained

@@ -1,8 +1,10 @@
 //! The owner's commands: lend this machine, look at it, stop lending it.
 
+pub mod doctor;
 pub mod drain;
 pub mod earnings;
 pub mod enroll;
+pub mod firewall;
 mod qr;
 pub mod status;
 pub mod up;
@@ -79,6 +81,20 @@ pub struct DrainArgs {
     /// Do not wait until the agent has stopped
     #[arg(long)]
     pub no_wait: bool,
+    /// Configuration file, instead of the usual one
+    #[arg(long, value_name = "FILE", env = "FIZZ_CONFIG", hide_env = true)]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of `fizz doctor`.
+#[derive(Debug, Clone, Args)]
+#[command(after_help = "\
+\u{2713} is as it should be, ! works but could be better, \u{2717} is broken. Ends with 0 when
+nothing is broken. Run it as the user who runs `fizz up`.")]
+pub struct DoctorArgs {
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
     /// Configuration file, instead of the usual one
     #[arg(long, value_name = "FILE", env = "FIZZ_CONFIG", hide_env = true)]
     pub config: Option<PathBuf>,

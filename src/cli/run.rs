@@ -17,11 +17,13 @@ use uuid::Uuid;
 
 use super::connect::RenterArgs;
 use super::errors::{CliError, Exit};
-use super::values::{count, parse_bytes, parse_cpus, parse_disk, parse_isolation, parse_rate, parse_seconds};
+use super::values::{
+    count, parse_bytes, parse_cpus, parse_disk, parse_isolation, parse_rate, parse_reach, parse_seconds,
+};
 use super::{output, unpack};
 use crate::clock::Clock;
 use crate::rent::{RentClient, RentError};
-use crate::wire::job::{Isolation, JobView};
+use crate::wire::job::{Isolation, JobView, Reach};
 use crate::wire::{HourlyRate, JobId, NodeId};
 
 /// Arguments of `fizz run`.
@@ -86,6 +88,12 @@ pub struct RunArgs {
     /// Program instead of the image's entrypoint
     #[arg(long, value_name = "PROGRAM", help_heading = "Container")]
     pub entrypoint: Option<String>,
+    /// What it may reach: none or internet
+    #[arg(long, value_name = "REACH", default_value = "none", value_parser = parse_reach, help_heading = "Container")]
+    pub network: Reach,
+    /// Of the internet only this domain and what is below it; repeat for more
+    #[arg(long, value_name = "NAME", help_heading = "Container")]
+    pub domain: Vec<String>,
     /// Name of the job, for people
     #[arg(long, value_name = "NAME", help_heading = "Container")]
     pub name: Option<String>,

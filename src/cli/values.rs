@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::wire::job::Isolation;
+use crate::wire::job::{Isolation, Reach};
 use crate::wire::{Amount, HourlyRate};
 
 const UNITS: [(&str, u64); 5] = [("b", 1), ("k", 1 << 10), ("m", 1 << 20), ("g", 1 << 30), ("t", 1 << 40)];
@@ -75,6 +75,18 @@ pub fn parse_isolation(text: &str) -> Result<Isolation, String> {
         "gvisor" => Ok(Isolation::Gvisor),
         "kata" => Ok(Isolation::Kata),
         _ => Err(format!("'{text}' is no kind of isolation; there are container, user-namespace, gvisor and kata")),
+    }
+}
+
+/// Reads how far a job's network reaches.
+///
+/// # Errors
+/// A sentence that says what there is.
+pub fn parse_reach(text: &str) -> Result<Reach, String> {
+    match text {
+        "none" => Ok(Reach::None),
+        "internet" => Ok(Reach::Internet),
+        _ => Err(format!("'{text}' is no reach; there are none and internet")),
     }
 }
 

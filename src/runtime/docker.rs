@@ -14,10 +14,12 @@ mod disk;
 mod errors;
 mod exec;
 mod facts;
+mod guard;
 mod images;
 mod import;
 mod logs;
 mod networks;
+mod probes;
 mod provision;
 mod witness;
 
@@ -36,6 +38,7 @@ use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
+use super::firewall::{NetworkPolicy, Verdict};
 use super::network::{LeaseNetworkSpec, NetworkId, OwnedNetwork};
 use super::sandbox::{EngineFacts, JobUser};
 use super::vulnerable::Finding;
@@ -49,8 +52,11 @@ use connect::Place;
 
 use crate::config::Ceiling;
 use crate::wire::NodeId;
+use crate::wire::job::Reach;
 use crate::wire::node::Engine;
 use crate::wire::reach::TerminalSize;
+
+use guard::Guard;
 
 const PODMAN: &str = "podman";
 const API_NEEDED: &str = "1.41";
@@ -68,6 +74,7 @@ pub struct DockerRuntime {
     ceiling: Arc<Ceiling>,
     shared: Arc<Shared>,
     findings: Arc<Vec<Finding>>,
+    guard: Arc<Guard>,
 }
 
 /// Where the engine is, and what its containers may have at most.
@@ -125,10 +132,11 @@ impl DockerRuntime {
     pub async fn open(options: DockerOptions) -> Result<Self, RuntimeError> {
         let place = Place::find(&options, |name| std::env::var(name).ok());
         let (docker, address) = (place.open()?, place.address);
+        let guard = Arc::new(Guard::new(NetworkPolicy::from(&options.ceiling.network)));
         let ceiling = Arc::new(options.ceiling);
         let shared = Arc::new(Shared::default());
         let mut runtime =
-            Self { docker, address, architecture: String::new(), ceiling, shared, findings: Arc::default() };
+            Self { docker, address, architecture: String::new(), ceiling, shared, findings: Arc::default(), guard };
         let (engine, architecture) = runtime.version().await?;
         runtime.architecture = architecture;
         runtime.docker = connect::in_version(runtime.docker, &engine.api_version);
@@ -346,6 +354,14 @@ impl ContainerRuntime for DockerRuntime {
 
     async fn ensure_network(&self, spec: &LeaseNetworkSpec) -> Result<OwnedNetwork, RuntimeError> {
         self.network(spec).await
+    }
+
+    async fn network_verdict(&self, node_id: NodeId, reach: Reach) -> Verdict {
+        self.verdict(node_id, reach, false).await
+    }
+
+    async fn withdraw(&self) {
+        self.withdraw_rules().await;
     }
 
     async fn networks(&self, node_id: NodeId) -> Result<Vec<OwnedNetwork>, RuntimeError> {

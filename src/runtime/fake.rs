@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use tokio::sync::{broadcast, watch};
 
+use super::firewall::Verdict;
 use super::network::OwnedNetwork;
 use super::vulnerable::Finding;
 use super::{ContainerId, ContainerStatus, OwnedContainer, RuntimeError};
@@ -132,6 +133,7 @@ struct World {
     scripts: HashMap<Vec<String>, Vec<Step>>,
     containers: BTreeMap<String, FakeContainer>,
     networks: BTreeMap<String, FakeNetwork>,
+    verdict: Verdict,
     failures: Vec<(Call, RuntimeError)>,
     findings: Vec<Finding>,
     creates: HashMap<(LeaseId, Option<String>), u32>,
@@ -150,6 +152,7 @@ impl FakeRuntime {
             scripts: HashMap::new(),
             containers: BTreeMap::new(),
             networks: BTreeMap::new(),
+            verdict: Verdict::Isolated,
             failures: Vec::new(),
             findings: Vec::new(),
             creates: HashMap::new(),
@@ -254,6 +257,11 @@ impl FakeRuntime {
     pub fn service(&self, lease_id: LeaseId, service: Option<&str>) -> Option<OwnedContainer> {
         let containers = self.containers().into_iter();
         containers.filter(|c| c.lease_id == lease_id).find(|c| c.service.as_deref() == service)
+    }
+
+    /// What its probes say from now on; that networks are isolated, until this is called.
+    pub fn set_verdict(&self, verdict: Verdict) {
+        self.world().verdict = verdict;
     }
 
     /// Every network there is.

@@ -1,5 +1,4 @@
-//! Networks of leases: what is asked for, what there is, and which addresses they get. Pure, but for reading this machine's
-//! routes in `network/linux.rs`.
+//! Networks of leases: what is asked for, what there is, and which addresses they get. Pure.
 //!
 //! Invariants
 //! - A lease has at most one network. Its bridge is called `fz-…` ([`bridge_name`]), so that one static set of firewall rules
@@ -15,12 +14,6 @@ use super::RuntimeError;
 use crate::wire::job::{HealthTest, Reach, ServiceSpec};
 use crate::wire::lease::Assignment;
 use crate::wire::{LeaseId, NodeId};
-
-#[cfg_attr(target_os = "linux", path = "network/linux.rs")]
-#[cfg_attr(not(target_os = "linux"), path = "network/os.rs")]
-mod system;
-
-pub use system::routes;
 
 /// What the names of all our bridges begin with; the firewall's rules are about these and no others.
 pub const BRIDGE_PREFIX: &str = "fz-";
@@ -67,6 +60,9 @@ impl LeaseNetworkSpec {
     /// [`RuntimeError::InvalidSpec`].
     pub(super) fn check(&self) -> Result<(), RuntimeError> {
         match self.reach {
+            Reach::Internet if !self.domains.is_empty() => Err(RuntimeError::IsolationNotShown {
+                why: "this version of fizz cannot keep a job to some domains".to_owned(),
+            }),
             Reach::None | Reach::Internet => Ok(()),
             Reach::Unknown => Err(RuntimeError::InvalidSpec {
                 detail: "the job asks for a network reach that this version of fizz does not know".to_owned(),

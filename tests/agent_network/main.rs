@@ -7,5 +7,6 @@ mod failing;
 mod folder;
 mod jobs;
 mod joining;
+mod networks;
 mod servers;
 mod world;

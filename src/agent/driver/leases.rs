@@ -11,6 +11,7 @@ use crate::control::LeaseLine;
 use crate::job::runner::{self, LeaseCommand, LeaseHandle, LeaseSnapshot, RunnerDeps};
 use crate::runtime::OwnedContainer;
 use crate::wire::LeaseId;
+use crate::wire::job::Reach;
 use crate::wire::lease::{Assignment, LeasePhase};
 
 /// Every lease with a task.
@@ -23,6 +24,8 @@ struct Entry {
     snapshot: watch::Receiver<LeaseSnapshot>,
     task: AbortHandle,
     watcher: AbortHandle,
+    /// Whether its containers reach the internet.
+    on_network: bool,
     /// When the snapshot last changed.
     seen: Steady,
 }
@@ -38,16 +41,22 @@ impl Leases {
     ) {
         let seen = deps.clock.steady();
         let lease_id = assignment.lease_id;
+        let on_network = assignment.spec.network.reach != Reach::None;
         let handle = runner::spawn(deps, assignment, found);
         let (commands, snapshot) = (handle.commands.clone(), handle.snapshot.clone());
         let task = handle.done.abort_handle();
         let watcher = tokio::spawn(follow(lease_id, handle, inbox)).abort_handle();
-        self.0.insert(lease_id, Entry { commands, snapshot, task, watcher, seen });
+        self.0.insert(lease_id, Entry { commands, snapshot, task, watcher, on_network, seen });
     }
 
     /// Whether a lease has a task.
     pub(super) fn has(&self, lease_id: LeaseId) -> bool {
         self.0.contains_key(&lease_id)
+    }
+
+    /// The leases whose containers reach the internet.
+    pub(super) fn on_networks(&self) -> Vec<LeaseId> {
+        self.0.iter().filter(|(_, entry)| entry.on_network).map(|(lease_id, _)| *lease_id).collect()
     }
 
     /// Gives a lease's task a command.

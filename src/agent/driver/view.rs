@@ -86,7 +86,10 @@ impl Driver {
         let bench = self.notes.bench_failed.as_ref().map(|why| format!("this machine has no score: {why}"));
         let (heartbeat, upload) = (self.notes.heartbeat_refused.clone(), self.notes.upload_refused.clone());
         let mut warnings: Vec<String> =
-            [self.client.clock_warning(), bench, heartbeat, upload].into_iter().flatten().collect();
+            [self.client.clock_warning(), bench, heartbeat, upload, self.isolation.warning()]
+                .into_iter()
+                .flatten()
+                .collect();
         warnings.dedup();
         warnings
     }

@@ -1,14 +1,11 @@
 //! The image of the demo's job, built on the spot: one static program and an empty folder for its picture.
-//!
-//! The archive has the layout of `docker save`, which every engine can load without a registry.
 
 use std::io::Read as _;
 
 use bytes::Bytes;
-use serde_json::json;
-use sha2::{Digest as _, Sha256};
 
 use crate::runtime::LABEL_SHARED;
+use crate::runtime::archive::{ImageContents, image_archive};
 
 /// The program inside the image.
 pub const PROGRAM: &str = "/render";
@@ -37,49 +34,14 @@ pub fn program() -> std::io::Result<Option<Vec<u8>>> {
 /// # Errors
 /// Never in practice: everything is written to memory.
 pub fn archive(program: &[u8], architecture: &str, tag: &str) -> std::io::Result<Bytes> {
-    let layer = layer(program)?;
-    let layer_digest = hex::encode(Sha256::digest(&layer));
-    let config = json!({
-        "architecture": architecture,
-        "os": "linux",
-        "created": "1970-01-01T00:00:00Z",
-        "config": { "Entrypoint": [PROGRAM], "WorkingDir": "/", "Labels": { LABEL_DEMO: "1", LABEL_SHARED: "true" } },
-        "rootfs": { "type": "layers", "diff_ids": [format!("sha256:{layer_digest}")] },
-        "history": [{ "created": "1970-01-01T00:00:00Z", "created_by": "fizz demo" }],
-    })
-    .to_string();
-    let config_name = format!("{}.json", hex::encode(Sha256::digest(config.as_bytes())));
-    let manifest = json!([{ "Config": config_name, "RepoTags": [tag], "Layers": ["layer.tar"] }]).to_string();
-    let mut archive = tar::Builder::new(Vec::new());
-    add_file(&mut archive, "layer.tar", 0o644, &layer)?;
-    add_file(&mut archive, &config_name, 0o644, config.as_bytes())?;
-    add_file(&mut archive, "manifest.json", 0o644, manifest.as_bytes())?;
-    archive.into_inner().map(Bytes::from)
-}
-
-fn layer(program: &[u8]) -> std::io::Result<Vec<u8>> {
-    let mut layer = tar::Builder::new(Vec::new());
-    add_file(&mut layer, PROGRAM.trim_start_matches('/'), 0o755, program)?;
-    let mut folder = header(0o777, 0);
-    folder.set_entry_type(tar::EntryType::Directory);
-    layer.append_data(&mut folder, OUTPUT.trim_start_matches('/'), std::io::empty())?;
-    layer.into_inner()
-}
-
-fn add_file(archive: &mut tar::Builder<Vec<u8>>, name: &str, mode: u32, bytes: &[u8]) -> std::io::Result<()> {
-    archive.append_data(&mut header(mode, bytes.len() as u64), name, bytes)
-}
-
-fn header(mode: u32, size: u64) -> tar::Header {
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(mode);
-    header.set_size(size);
-    header
+    let labels = &[(LABEL_DEMO, "1"), (LABEL_SHARED, "true")];
+    image_archive(&ImageContents { program, path: PROGRAM, folders: &[OUTPUT], labels, architecture }, tag)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sha2::{Digest as _, Sha256};
     use std::collections::BTreeMap;
 
     fn entries(archive: &[u8]) -> BTreeMap<String, (u32, Vec<u8>)> {

@@ -11,7 +11,7 @@ use crate::agent::signals::Stop;
 use crate::agent::{self, AgentOptions, BenchmarkSource, CoordinatorAddress, EngineSource, Outcome};
 use crate::cli::errors::{CliError, Exit};
 use crate::clock::Clock;
-use crate::config::{ByteSize, Ceiling, CpuMillis, OfferConfig, Price};
+use crate::config::{ByteSize, Ceiling, CpuMillis, NetworkConfig, OfferConfig, Price};
 use crate::control::Snapshot;
 use crate::paths::StateDir;
 use crate::runtime::docker::DockerRuntime;
@@ -66,7 +66,11 @@ impl Node {
                 gpus: Some(0),
                 price_per_hour: Some(Price(parts.price)),
             },
-            ceiling: Ceiling::default(),
+            // Nothing on this machine is changed for somebody who only looks.
+            ceiling: Ceiling {
+                network: NetworkConfig { internet: false, ..NetworkConfig::default() },
+                ..Ceiling::default()
+            },
             engine: EngineSource::Given(Arc::new(parts.docker)),
             benchmark: BenchmarkSource::Fixed(Box::new(parts.benchmark)),
             drain_deadline: Duration::ZERO,

@@ -7,7 +7,8 @@ use super::RunArgs;
 use crate::cli::errors::{CliError, Exit};
 use crate::wire::Secret;
 use crate::wire::job::{
-    JobLimits, JobSpec, Requirements, Resources, ServiceSpec, default_log_bytes_max, default_output_bytes_max,
+    JobLimits, JobSpec, NetworkSpec, Reach, Requirements, Resources, ServiceSpec, default_log_bytes_max,
+    default_output_bytes_max,
 };
 
 /// Folder in the container that `--output` brings back.
@@ -60,10 +61,19 @@ pub fn build(args: &RunArgs, ours: &dyn Fn(&str) -> Option<String>) -> Result<Jo
             output_bytes_max: default_output_bytes_max(),
             pids_max: args.pids_limit,
         },
+        network: network(args)?,
         output_path: args.output.is_some().then(|| OUTPUT_PATH.to_owned()),
         interactive: args.interactive,
         ..JobSpec::default()
     })
+}
+
+fn network(args: &RunArgs) -> Result<NetworkSpec, CliError> {
+    if args.network != Reach::Internet && !args.domain.is_empty() {
+        return Err(CliError::usage("--domain names a part of the internet; add --network internet".to_owned()));
+    }
+    let domains = args.domain.iter().map(|domain| domain.to_lowercase()).collect();
+    Ok(NetworkSpec { reach: args.network, domains })
 }
 
 fn read_env_file(
@@ -150,6 +160,15 @@ mod tests {
         assert_eq!((service.root, service.shm_bytes, service.resources.disk_bytes), (true, Some(2 << 30), 0));
         let error = build(&parse(&["--disk", "0", "--output", "out", "alpine"]), &|_| None).unwrap_err().to_string();
         assert!(error.contains("--output needs disk"), "{error}");
+    }
+
+    #[test]
+    fn a_job_has_no_network_unless_it_asks_and_domains_are_a_part_of_the_internet() {
+        assert!(built(&["x"]).network.is_none());
+        let network = built(&["--network", "internet", "--domain", "Example.org", "x"]).network;
+        assert_eq!((network.reach, network.domains), (Reach::Internet, vec!["example.org".to_owned()]));
+        let error = build(&parse(&["--domain", "example.org", "x"]), &|_| None).unwrap_err();
+        assert!(error.to_string().contains("--network internet"), "{error}");
     }
 
     #[test]

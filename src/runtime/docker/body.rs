@@ -8,7 +8,6 @@ use bollard::models::{
 
 use super::super::sandbox::{EngineFacts, Limit, Plan, Tmpfs, WORK_PATH};
 use super::super::{ContainerSpec, LABEL_GENERATION, LABEL_LEASE, LABEL_NODE, LABEL_SERVICE};
-use super::networks;
 
 /// What the engine is asked for.
 pub(super) fn body(spec: &ContainerSpec, plan: &Plan, facts: &EngineFacts) -> ContainerCreateBody {
@@ -18,7 +17,6 @@ pub(super) fn body(spec: &ContainerSpec, plan: &Plan, facts: &EngineFacts) -> Co
         (LABEL_GENERATION.to_owned(), spec.generation.to_string()),
     ]);
     labels.extend(spec.service.iter().map(|service| (LABEL_SERVICE.to_owned(), service.clone())));
-    let (network_mode, networking_config) = networks::attachment(&spec.network);
     ContainerCreateBody {
         image: Some(spec.image_id.clone()),
         user: Some(plan.user.written()),
@@ -32,8 +30,7 @@ pub(super) fn body(spec: &ContainerSpec, plan: &Plan, facts: &EngineFacts) -> Co
         attach_stdin: Some(false),
         attach_stdout: Some(false),
         attach_stderr: Some(false),
-        host_config: Some(HostConfig { network_mode: Some(network_mode), ..host_config(plan, facts) }),
-        networking_config,
+        host_config: Some(host_config(plan, facts)),
         ..ContainerCreateBody::default()
     }
 }

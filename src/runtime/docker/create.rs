@@ -14,7 +14,7 @@ use futures_util::StreamExt as _;
 
 use super::super::sandbox::{self, Folder, JobUser, Plan, PlanError, from_passwd};
 use super::super::{ContainerId, ContainerRuntime as _, ContainerSpec, ContainerStatus, RuntimeError};
-use super::{CALL_DEADLINE, DockerRuntime, START_DEADLINE, body};
+use super::{CALL_DEADLINE, DockerRuntime, START_DEADLINE, body, networks};
 
 const CREATE: &str = "create a container";
 /// Largest list of users that is read out of an image.
@@ -85,7 +85,8 @@ impl DockerRuntime {
     async fn create_once(&self, spec: &ContainerSpec, plan: &Plan) -> Result<(ContainerId, bool), RuntimeError> {
         let name = container_name(spec);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
-        let body = body::body(spec, plan, &self.facts());
+        let mut body = body::body(spec, plan, &self.facts());
+        networks::attach(&mut body, &spec.network, &self.guard.policy);
         let create = self.docker.create_container(Some(options.clone()), body.clone());
         match self.call(CREATE, START_DEADLINE, create).await {
             Ok(made) => Ok((ContainerId(made.id), true)),

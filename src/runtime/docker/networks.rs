@@ -3,11 +3,16 @@
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 
-use bollard::models::{EndpointSettings, Ipam, IpamConfig, Network, NetworkCreateRequest, NetworkingConfig};
+use bollard::models::{
+    ContainerCreateBody, EndpointSettings, HostConfig, Ipam, IpamConfig, Network, NetworkCreateRequest,
+    NetworkingConfig,
+};
 use bollard::query_parameters::ListNetworksOptionsBuilder;
 
+use super::super::firewall::NetworkPolicy;
+use super::super::firewall::surroundings::routed;
 use super::super::network::{
-    ContainerNetwork, LeaseNetworkSpec, NetworkId, OwnedNetwork, Subnet, bridge_name, free_subnet, routes, search_start,
+    ContainerNetwork, LeaseNetworkSpec, NetworkId, OwnedNetwork, Subnet, bridge_name, free_subnet, search_start,
 };
 use super::super::{ContainerId, LABEL_GENERATION, LABEL_LEASE, LABEL_NODE, RuntimeError};
 use super::{CALL_DEADLINE, DockerRuntime, START_DEADLINE};
@@ -17,26 +22,64 @@ use crate::wire::{LeaseId, NodeId};
 /// So many free addresses are tried when others take them at the same moment.
 const ATTEMPTS_MAX: u32 = 8;
 const MAKE: &str = "make a network";
+const NO_ADDRESSES: &str = "every address of the pool is taken; name another one in fizz.toml: [network] pool";
+
+/// A network to be made, whoever it is for.
+pub(super) struct NetworkRequest {
+    pub(super) name: String,
+    pub(super) bridge: String,
+    /// Without a way out.
+    pub(super) internal: bool,
+    pub(super) labels: HashMap<String, String>,
+    pub(super) pool: Option<Subnet>,
+    /// Where the search for free addresses begins.
+    pub(super) start: u32,
+}
 
 impl DockerRuntime {
     /// Makes the lease's network or finds it.
     pub(super) async fn network(&self, spec: &LeaseNetworkSpec) -> Result<OwnedNetwork, RuntimeError> {
         spec.check()?;
+        if let Some(found) = self.network_of(spec.node_id, spec.lease_id).await? {
+            return Ok(found);
+        }
+        let verdict = self.verdict(spec.node_id, spec.reach, true).await;
+        if !verdict.is_isolated() {
+            return Err(RuntimeError::IsolationNotShown { why: verdict.sentence() });
+        }
+        let request = NetworkRequest {
+            name: format!("fizz-{}", spec.lease_id),
+            bridge: bridge_name(spec.lease_id),
+            internal: spec.reach != Reach::Internet,
+            labels: HashMap::from([
+                (LABEL_NODE.to_owned(), spec.node_id.to_string()),
+                (LABEL_LEASE.to_owned(), spec.lease_id.to_string()),
+                (LABEL_GENERATION.to_owned(), spec.generation.to_string()),
+            ]),
+            pool: self.guard.policy.pool,
+            start: search_start(spec.lease_id),
+        };
+        match self.make_network(&request).await {
+            Ok((id, subnet)) => {
+                let LeaseNetworkSpec { lease_id, generation, reach, .. } = *spec;
+                Ok(OwnedNetwork { id, lease_id, generation, reach, subnet: Some(subnet) })
+            }
+            // Made by a call of an agent that was killed since.
+            Err(error) => self.network_of(spec.node_id, spec.lease_id).await?.ok_or(error),
+        }
+    }
+
+    /// Makes a network with addresses that nobody has.
+    pub(super) async fn make_network(&self, request: &NetworkRequest) -> Result<(NetworkId, Subnet), RuntimeError> {
         let mut refused = String::new();
         for attempt in 0..ATTEMPTS_MAX {
-            if let Some(found) = self.network_of(spec.node_id, spec.lease_id).await? {
-                return Ok(found);
-            }
-            let start = search_start(spec.lease_id).wrapping_add(attempt);
-            let subnet = self.choose_subnet(start).await?;
-            let made = self.docker.create_network(request(spec, subnet));
-            match self.call(MAKE, START_DEADLINE, made).await {
-                Ok(made) => {
-                    let (id, subnet) = (NetworkId(made.id), Some(subnet));
-                    let LeaseNetworkSpec { lease_id, generation, reach, .. } = *spec;
-                    return Ok(OwnedNetwork { id, lease_id, generation, reach, subnet });
-                }
-                // Taken between looking and making; or made by a call of an agent that was killed since.
+            let mut taken = routed();
+            taken.extend(self.all_networks(&[]).await?.iter().flat_map(subnets));
+            let free = free_subnet(request.pool, &taken, request.start.wrapping_add(attempt));
+            let subnet = free.ok_or_else(|| RuntimeError::Engine { what: MAKE, detail: NO_ADDRESSES.to_owned() })?;
+            match self.call(MAKE, START_DEADLINE, self.docker.create_network(body(request, subnet))).await {
+                Ok(made) => return Ok((NetworkId(made.id), subnet)),
+                // Taken between looking and making.
                 Err(RuntimeError::Engine { detail, .. }) if is_taken(&detail) => refused = detail,
                 Err(error) => return Err(error),
             }
@@ -44,13 +87,9 @@ impl DockerRuntime {
         Err(RuntimeError::Engine { what: MAKE, detail: refused })
     }
 
-    async fn choose_subnet(&self, start: u32) -> Result<Subnet, RuntimeError> {
-        let mut taken = routes();
-        taken.extend(self.all_networks(None).await?.iter().flat_map(subnets));
-        free_subnet(None, &taken, start).ok_or_else(|| RuntimeError::Engine {
-            what: MAKE,
-            detail: "every address of the pool is taken; name another in fizz.toml: [network] pool".to_owned(),
-        })
+    /// Networks with all of these labels.
+    pub(super) async fn labelled_networks(&self, labels: &[&str]) -> Result<Vec<NetworkId>, RuntimeError> {
+        Ok(self.all_networks(labels).await?.into_iter().filter_map(|network| network.id.map(NetworkId)).collect())
     }
 
     async fn network_of(&self, node_id: NodeId, lease_id: LeaseId) -> Result<Option<OwnedNetwork>, RuntimeError> {
@@ -59,13 +98,15 @@ impl DockerRuntime {
 
     /// Networks with this node's label.
     pub(super) async fn owned_networks(&self, node_id: NodeId) -> Result<Vec<OwnedNetwork>, RuntimeError> {
-        let found = self.all_networks(Some(format!("{LABEL_NODE}={node_id}"))).await?;
+        let found = self.all_networks(&[&format!("{LABEL_NODE}={node_id}")]).await?;
         Ok(found.iter().filter_map(owned).collect())
     }
 
-    async fn all_networks(&self, label: Option<String>) -> Result<Vec<Network>, RuntimeError> {
-        let filters: HashMap<String, Vec<String>> =
-            label.into_iter().map(|label| ("label".to_owned(), vec![label])).collect();
+    async fn all_networks(&self, labels: &[&str]) -> Result<Vec<Network>, RuntimeError> {
+        let mut filters = HashMap::new();
+        if !labels.is_empty() {
+            filters.insert("label".to_owned(), labels.iter().map(|&label| label.to_owned()).collect::<Vec<_>>());
+        }
         let options = ListNetworksOptionsBuilder::new().filters(&filters).build();
         self.call("list networks", CALL_DEADLINE, self.docker.list_networks(Some(options))).await
     }
@@ -91,35 +132,36 @@ impl DockerRuntime {
     }
 }
 
-/// How a container is put on its network: the mode for its host configuration, and the endpoint.
-pub(super) fn attachment(network: &ContainerNetwork) -> (String, Option<NetworkingConfig>) {
+/// Puts a container on its network. Its name servers are always named: otherwise the engine would ask those of this machine
+/// on its behalf, past every rule.
+pub(super) fn attach(body: &mut ContainerCreateBody, network: &ContainerNetwork, policy: &NetworkPolicy) {
+    let host = body.host_config.get_or_insert_with(HostConfig::default);
     match network {
-        ContainerNetwork::None => ("none".to_owned(), None),
+        ContainerNetwork::None => host.network_mode = Some("none".to_owned()),
         ContainerNetwork::Lease { network, aliases } => {
+            host.network_mode = Some(network.0.clone());
+            let resolvers: Vec<String> = policy.resolvers.iter().map(ToString::to_string).collect();
+            // The container itself: nobody answers there.
+            host.dns = Some(if resolvers.is_empty() { vec!["127.0.0.1".to_owned()] } else { resolvers });
             let endpoint = EndpointSettings { aliases: Some(aliases.clone()), ..EndpointSettings::default() };
             let endpoints = HashMap::from([(network.0.clone(), endpoint)]);
-            (network.0.clone(), Some(NetworkingConfig { endpoints_config: Some(endpoints) }))
+            body.networking_config = Some(NetworkingConfig { endpoints_config: Some(endpoints) });
         }
     }
 }
 
-fn request(spec: &LeaseNetworkSpec, subnet: Subnet) -> NetworkCreateRequest {
-    let labels = HashMap::from([
-        (LABEL_NODE.to_owned(), spec.node_id.to_string()),
-        (LABEL_LEASE.to_owned(), spec.lease_id.to_string()),
-        (LABEL_GENERATION.to_owned(), spec.generation.to_string()),
-    ]);
-    let options = HashMap::from([("com.docker.network.bridge.name".to_owned(), bridge_name(spec.lease_id))]);
+fn body(request: &NetworkRequest, subnet: Subnet) -> NetworkCreateRequest {
+    let options = HashMap::from([("com.docker.network.bridge.name".to_owned(), request.bridge.clone())]);
     let config = IpamConfig { subnet: Some(subnet.to_string()), ..IpamConfig::default() };
     NetworkCreateRequest {
-        name: format!("fizz-{}", spec.lease_id),
+        name: request.name.clone(),
         driver: Some("bridge".to_owned()),
-        internal: Some(spec.reach != Reach::Internet),
+        internal: Some(request.internal),
         attachable: Some(false),
         enable_ipv6: Some(false),
         ipam: Some(Ipam { config: Some(vec![config]), ..Ipam::default() }),
         options: Some(options),
-        labels: Some(labels),
+        labels: Some(request.labels.clone()),
         ..NetworkCreateRequest::default()
     }
 }

@@ -11,6 +11,7 @@ use futures_util::stream::{self, BoxStream};
 use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc};
 
+use super::super::firewall::Verdict;
 use super::super::network::{LeaseNetworkSpec, NetworkId, OwnedNetwork};
 use super::super::vulnerable::{self, Finding};
 use super::super::{
@@ -20,6 +21,7 @@ use super::super::{
 use super::container::{self, FakeContainer};
 use super::{Call, FakeImage, FakeRuntime, World, not_running};
 use crate::wire::NodeId;
+use crate::wire::job::Reach;
 use crate::wire::node::Engine;
 use crate::wire::reach::TerminalSize;
 
@@ -279,6 +281,12 @@ impl ContainerRuntime for FakeRuntime {
     async fn ensure_network(&self, spec: &LeaseNetworkSpec) -> Result<OwnedNetwork, RuntimeError> {
         self.network(spec)
     }
+
+    async fn network_verdict(&self, _node_id: NodeId, _reach: Reach) -> Verdict {
+        self.world().verdict.clone()
+    }
+
+    async fn withdraw(&self) {}
 
     async fn networks(&self, node_id: NodeId) -> Result<Vec<OwnedNetwork>, RuntimeError> {
         Ok(self.enter(Call::Networks)?.networks_of(node_id))

@@ -19,6 +19,9 @@ impl FakeRuntime {
         if let Some(found) = world.networks.values().find(|network| network.owned.lease_id == spec.lease_id) {
             return Ok(found.owned.clone());
         }
+        if !world.verdict.is_isolated() {
+            return Err(RuntimeError::IsolationNotShown { why: world.verdict.sentence() });
+        }
         let taken: Vec<_> = world.networks.values().filter_map(|network| network.owned.subnet).collect();
         world.made += 1;
         let id = format!("fakenet{:04}", world.made);
