@@ -8,6 +8,7 @@
 
 #[cfg(feature = "gpu")]
 mod adapters;
+pub mod cards;
 mod cgroup;
 #[cfg(feature = "gpu")]
 pub(crate) mod gpu;
@@ -82,18 +83,20 @@ pub enum HardwareError {
 
 /// Looks at the host and puts the offer together. `gpus` come from a child process, see [`crate::bench::list_child`].
 ///
-/// Takes milliseconds and starts nothing.
+/// `gpus_bound` is how many of them the engine can hand to a container: no other is lent, for a renter would pay for a GPU that the
+/// job does not see. Takes milliseconds and starts nothing.
 ///
 /// # Errors
 /// When the operating system cannot be asked, or when the owner's limits exceed the machine's CPU or memory.
 pub fn inventory(
     engine: Engine,
     gpus: Vec<Gpu>,
+    gpus_bound: u32,
     limits: &OfferLimits,
     docker_data_dir: &Path,
 ) -> Result<Inventory, HardwareError> {
     let machine = host::look(docker_data_dir)?;
-    let offer = offer::settle(&machine.host, machine.cpu_millis, &gpus, limits)?;
+    let offer = offer::settle(&machine.host, machine.cpu_millis, gpus_bound, limits)?;
     Ok(Inventory { host: machine.host, gpus, engine, offer })
 }
 

@@ -8,6 +8,7 @@
 mod backoff;
 mod disk;
 pub mod fake;
+pub mod gpus;
 mod health;
 pub mod images;
 mod logs;

@@ -12,7 +12,9 @@ mod error;
 mod exec;
 pub mod fake;
 pub mod firewall;
+pub mod gpu;
 pub mod images;
+pub mod isolation;
 pub mod network;
 pub mod provision;
 pub mod sandbox;
@@ -36,9 +38,11 @@ use tokio::sync::mpsc;
 use vulnerable::Finding;
 
 use firewall::Verdict;
+pub use error::RuntimeError;
+use gpu::{GpuBinding, GpuCard};
 use network::{ContainerNetwork, LeaseNetworkSpec, NetworkId, OwnedNetwork};
 
-use crate::wire::job::Reach;
+use crate::wire::job::{Isolation, Reach};
 use crate::wire::node::Engine;
 use crate::wire::reach::TerminalSize;
 use crate::wire::{LeaseId, NodeId, Secret};
@@ -87,6 +91,9 @@ pub struct ImageSettings {
     /// Its size in bytes.
     #[serde(default)]
     pub bytes: u64,
+    /// Names of the variables it sets.
+    #[serde(default)]
+    pub variables: Vec<String>,
 }
 
 /// How far a pull is.
@@ -139,6 +146,10 @@ pub struct ContainerSpec {
     pub shm_bytes: Option<u64>,
     /// Folder that is made for it, beside its work folder.
     pub output_path: Option<String>,
+    /// How well it must be separated from this machine at least; the owner may want more.
+    pub isolation: Option<Isolation>,
+    /// The GPUs it gets, and no other.
+    pub gpus: Vec<GpuBinding>,
 }
 
 impl ContainerSpec {
@@ -165,6 +176,8 @@ impl ContainerSpec {
             disk_bytes: 64 << 20,
             shm_bytes: None,
             output_path: None,
+            isolation: None,
+            gpus: Vec::new(),
         }
     }
 }
@@ -177,6 +190,12 @@ pub trait ContainerRuntime: provision::Provision + Send + Sync + 'static {
 
     /// The known holes that it had when it was opened, the gravest first. A container that one of them refuses is not made.
     fn findings(&self) -> Vec<Finding>;
+
+    /// The separations that containers can have, seen working when the engine was opened, and none below the owner's wish.
+    fn isolation(&self) -> Vec<Isolation>;
+
+    /// How it would hand over this card and no other; nothing when it cannot.
+    fn bind_gpu(&self, card: &GpuCard) -> Option<GpuBinding>;
 
     /// Makes sure the image is here and pins it. Progress is best effort: a full channel drops it.
     async fn ensure_image(

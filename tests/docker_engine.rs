@@ -134,6 +134,7 @@ async fn a_job_whose_engine_is_stopped_or_killed_and_started_again_is_given_back
         let (clock, port) = (Clock::system(), FakePort::default());
         let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
         let deps = RunnerDeps {
+            gpus: fizz::job::gpus::Gpus::default(),
             runtime: Arc::new(DockerRuntime::connect(Some(&engine.address())).await.unwrap()),
             port: Arc::new(port.clone()),
             images: Images::new(journal.clone(), Clock::system(), ImagePolicy::default(), Logins::default()),

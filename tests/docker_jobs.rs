@@ -42,6 +42,7 @@ impl Bench {
         let port = FakePort::default();
         let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
         let deps = RunnerDeps {
+            gpus: fizz::job::gpus::Gpus::default(),
             runtime: engine.clone(),
             port: Arc::new(port.clone()),
             images: Images::new(journal.clone(), Clock::system(), ImagePolicy::default(), Logins::default()),

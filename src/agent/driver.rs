@@ -23,9 +23,11 @@ use super::{AgentOptions, Outcome, whole};
 use crate::bench::BenchOutput;
 use crate::clock::{Clock, Steady};
 use crate::control::{ControlCommand, ControlHandle, EarningsReply, Server, Snapshot};
+use crate::job::gpus::Gpus;
 use crate::job::images::{ImagePolicy, Images, Logins};
 use crate::job::runner::LeaseCommand;
 use crate::runtime::firewall::Verdict;
+use crate::runtime::gpu::GpuCard;
 use crate::runtime::network::OwnedNetwork;
 use crate::runtime::vulnerable;
 use crate::runtime::{ContainerRuntime, OwnedContainer, RuntimeError};
@@ -36,6 +38,7 @@ use crate::wire::{BootId, Generation, LeaseId, NodeId};
 mod earnings;
 mod engine;
 mod isolation;
+mod inventory;
 mod joining;
 mod leases;
 mod measure;
@@ -119,6 +122,9 @@ struct Driver {
     engines: watch::Sender<Option<Arc<dyn ContainerRuntime>>>,
     engine: Option<Engine>,
     bench: Option<Box<BenchOutput>>,
+    /// The graphics cards when they were last looked at.
+    cards: Vec<GpuCard>,
+    gpus: Gpus,
     /// Leases of the journal that wait for an engine to be taken up with.
     waiting: Vec<LeaseRecord>,
     /// Containers of leases that have no task yet.
@@ -167,6 +173,7 @@ pub(super) async fn run(parts: Parts, mut stop: watch::Receiver<Stop>) -> Outcom
                     reconcile_at = driver.clock.steady().after(reconcile_every);
                     driver.list_containers();
                     driver.check_isolation();
+                    driver.look_for_cards();
                     if driver.machine.state() == NodeState::Idle {
                         super::footprint::release();
                     }
@@ -208,6 +215,8 @@ impl Driver {
             engines: watch::channel(None).0,
             engine: None,
             bench: None,
+            cards: Vec::new(),
+            gpus: inventory::gpus_of(&waiting),
             waiting,
             found: HashMap::new(),
             found_networks: HashMap::new(),
@@ -398,23 +407,6 @@ impl Driver {
         }
         self.describe().await;
         self.feed(Event::Measured).await;
-    }
-
-    /// Puts the inventory together once engine and benchmarks are known.
-    async fn describe(&mut self) {
-        let Some(engine) = self.engine.clone() else { return };
-        if self.bench.is_none() && self.notes.bench_failed.is_none() {
-            return;
-        }
-        let gpus = self.bench.as_ref().map(|bench| bench.gpus.clone()).unwrap_or_default();
-        match measure::describe(engine, gpus, &self.options.offer) {
-            Ok(mut inventory) => {
-                inventory.offer.internet = self.options.ceiling.network.internet && self.isolation.is_shown();
-                self.notes.offer = Some(inventory.offer.clone());
-                self.uploads.send_modify(|uploads| uploads.inventory = Some(inventory));
-            }
-            Err(error) => self.feed(Event::OfferRefused { why: error.to_string() }).await,
-        }
     }
 
     async fn command(&mut self, command: ControlCommand) {

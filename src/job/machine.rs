@@ -21,6 +21,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use crate::clock::Steady;
+use crate::runtime::gpu::GpuBinding;
 use crate::runtime::{ContainerStatus, PinnedImage};
 use crate::wire::lease::{FailureKind, LeaseChange, LeaseEnd};
 
@@ -79,6 +80,11 @@ impl Machine {
             main_ready: false,
             log_closing: false,
         }
+    }
+
+    /// The GPUs it gets, before it begins; recorded with its first step.
+    pub fn bind_gpus(&mut self, gpus: Vec<GpuBinding>) {
+        self.saved.gpus = gpus;
     }
 
     /// What must survive the agent.

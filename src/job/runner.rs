@@ -9,6 +9,7 @@
 mod check;
 mod disk;
 mod engine;
+mod gpus;
 mod snapshot;
 mod task;
 
@@ -23,6 +24,7 @@ use tokio::task::JoinHandle;
 use crate::agent::journal::Journal;
 use crate::clock::Clock;
 use crate::job::LeasePort;
+use crate::job::gpus::Gpus;
 use crate::job::images::Images;
 use crate::runtime::{ContainerRuntime, OwnedContainer};
 use crate::wire::lease::{Assignment, LeasePhase};
@@ -43,6 +45,8 @@ pub struct RunnerDeps {
     pub images: Images,
     /// Wall and steady time.
     pub clock: Clock,
+    /// This node's GPUs, and who has which.
+    pub gpus: Gpus,
     /// This node.
     pub node_id: NodeId,
     /// Folder for outputs on their way; exists and is ours alone.

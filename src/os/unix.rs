@@ -40,6 +40,19 @@ pub(crate) fn disk_bytes_total(path: &Path) -> io::Result<u64> {
     Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
 }
 
+/// The beginning of a file as text; `None` when it cannot be read or is no text.
+pub(crate) fn read_start(path: &Path, bytes_max: u64) -> Option<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(path).ok()?.take(bytes_max).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// The group a file belongs to.
+pub(crate) fn group_of(path: &Path) -> Option<u32> {
+    std::fs::metadata(path).ok().map(|file| std::os::unix::fs::MetadataExt::gid(&file))
+}
+
 /// Makes the child the head of a process group of its own, so that all of it can be ended at once.
 pub(crate) fn own_process_group(command: &mut Command) {
     command.process_group(0);

@@ -130,6 +130,19 @@ pub(crate) fn disk_weight_exists() -> bool {
     false
 }
 
+/// The beginning of a file as text; `None` when it cannot be read or is no text.
+pub(crate) fn read_start(path: &Path, bytes_max: u64) -> Option<String> {
+    use std::io::Read as _;
+    let mut text = String::new();
+    std::fs::File::open(path).ok()?.take(bytes_max).read_to_string(&mut text).ok()?;
+    Some(text)
+}
+
+/// Files here have no group that a container could be in.
+pub(crate) fn group_of(_path: &Path) -> Option<u32> {
+    None
+}
+
 /// Windows has no process groups of this kind; the child itself is killed when it is dropped.
 pub(crate) fn own_process_group(_command: &mut Command) {}
 

@@ -5,6 +5,7 @@
 //! - Containers are found by label. Their name only makes sure that a lease never gets two.
 //! - What a container gets is decided by [`super::sandbox`]; `body` says the same in the engine's words.
 
+mod abilities;
 mod body;
 mod components;
 mod connect;
@@ -15,8 +16,10 @@ mod errors;
 mod exec;
 mod facts;
 mod guard;
+mod gpus;
 mod images;
 mod import;
+mod kernel_name;
 mod logs;
 mod networks;
 mod probes;
@@ -39,6 +42,8 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::firewall::{NetworkPolicy, Verdict};
+use super::gpu::{self, GpuBinding, GpuCard};
+use super::isolation;
 use super::network::{LeaseNetworkSpec, NetworkId, OwnedNetwork};
 use super::sandbox::{EngineFacts, JobUser};
 use super::vulnerable::Finding;
@@ -52,13 +57,15 @@ use connect::Place;
 
 use crate::config::Ceiling;
 use crate::wire::NodeId;
-use crate::wire::job::Reach;
+use crate::wire::job::{Isolation, Reach};
 use crate::wire::node::Engine;
 use crate::wire::reach::TerminalSize;
 
 use guard::Guard;
 
 const PODMAN: &str = "podman";
+use abilities::Abilities;
+
 const API_NEEDED: &str = "1.41";
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 const CALL_DEADLINE: Duration = Duration::from_secs(30);
@@ -144,7 +151,9 @@ impl DockerRuntime {
         if let Some(detail) = facts.unusable() {
             return Err(RuntimeError::Unsafe { detail: detail.to_owned() });
         }
-        runtime.shared.set_facts(facts);
+        let Abilities { given, gpus, plain_runtime } =
+            runtime.look_at_abilities(facts.root_is_nobody_outside()).await?;
+        runtime.shared.set_facts(EngineFacts { given, gpus, plain_runtime, ..facts });
         runtime.findings = Arc::new(runtime.look_for_holes().await?);
         Ok(runtime)
     }
@@ -205,6 +214,15 @@ impl ContainerRuntime for DockerRuntime {
         self.findings.to_vec()
     }
 
+    fn isolation(&self) -> Vec<Isolation> {
+        isolation::offered(&self.facts().given, self.ceiling.sandbox.isolation)
+    }
+
+    fn bind_gpu(&self, card: &GpuCard) -> Option<GpuBinding> {
+        self.refuse_vulnerable(true).ok()?;
+        gpu::bind(card, &self.facts().gpus)
+    }
+
     async fn ensure_image(
         &self,
         image: &str,
@@ -214,7 +232,7 @@ impl ContainerRuntime for DockerRuntime {
     }
 
     async fn create(&self, spec: &ContainerSpec) -> Result<ContainerId, RuntimeError> {
-        self.refuse_vulnerable(false)?;
+        self.refuse_vulnerable(!spec.gpus.is_empty())?;
         self.create_container(spec).await
     }
 

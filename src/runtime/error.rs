@@ -137,6 +137,12 @@ pub enum RuntimeError {
         /// Which, and what to install.
         finding: String,
     },
+    /// The separation that the job or the owner wants cannot be had here.
+    #[error("{wanted}")]
+    NoIsolation {
+        /// What was wanted, for people.
+        wanted: String,
+    },
     /// No space left.
     #[error("no disk space is left for the container engine: {detail}; free some: `docker system df`")]
     NoSpace {

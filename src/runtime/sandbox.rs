@@ -16,7 +16,10 @@ mod user;
 use thiserror::Error;
 
 use super::ContainerSpec;
+use super::gpu::{self, GpuBinding};
+use super::isolation;
 use crate::config::{RootRule, SandboxConfig};
+use crate::wire::job::Isolation;
 
 pub use facts::{CgroupVersion, EngineFacts};
 pub use folders::{Folder, Tmpfs, WORK_PATH};
@@ -79,6 +82,12 @@ pub struct Plan {
     pub layer_bytes_max: Option<u64>,
     /// Bytes of log the engine keeps at least.
     pub log_bytes_max: u64,
+    /// The engine's runtime for it; the usual one when absent.
+    pub runtime: Option<String>,
+    /// Its GPUs.
+    pub gpus: Vec<GpuBinding>,
+    /// Variables of the job or its image that must not reach it.
+    pub stripped: Vec<String>,
 }
 
 /// Why a container cannot be made as it is asked for.
@@ -97,6 +106,16 @@ pub enum PlanError {
         path: String,
         /// What is wrong with it.
         why: &'static str,
+    },
+    /// Not separated as well as somebody wants.
+    #[error("{} isolation{} cannot be had here", word(asked.unwrap_or(*owner)), if *with_gpus { " with a GPU" } else { "" })]
+    NoIsolation {
+        /// What the job asks for.
+        asked: Option<Isolation>,
+        /// What the owner wants for every job.
+        owner: Isolation,
+        /// Whether it comes with GPUs.
+        with_gpus: bool,
     },
     /// More volumes than could be kept in memory.
     #[error("the image has {volumes} volumes; at most {most} can be had")]
@@ -134,7 +153,42 @@ pub fn plan(spec: &ContainerSpec, owner: &SandboxConfig, facts: &EngineFacts) ->
         out_of_memory_score: OUT_OF_MEMORY_SCORE,
         layer_bytes_max: facts.layer_bytes_max(spec.disk_bytes, spec.settings.bytes),
         log_bytes_max: spec.log_bytes_max,
+        runtime: runtime(spec, owner, facts)?,
+        gpus: spec.gpus.clone(),
+        stripped: stripped(spec),
     })
+}
+
+/// The weakest separation that satisfies job and owner. GPUs are devices of the machine's own kernel: a container with a kernel of
+/// its own does not get one.
+fn runtime(spec: &ContainerSpec, owner: &SandboxConfig, facts: &EngineFacts) -> Result<Option<String>, PlanError> {
+    let wanted =
+        || PlanError::NoIsolation { asked: spec.isolation, owner: owner.isolation, with_gpus: !spec.gpus.is_empty() };
+    let given = isolation::choose(spec.isolation, owner.isolation, &facts.given).ok_or_else(wanted)?;
+    match given.isolation {
+        Isolation::Gvisor | Isolation::Kata if !spec.gpus.is_empty() => Err(wanted()),
+        Isolation::Container | Isolation::UserNamespace | Isolation::Gvisor | Isolation::Kata | Isolation::Unknown => {
+            Ok(given.runtime.clone().or_else(|| facts.plain_runtime.clone()))
+        }
+    }
+}
+
+fn stripped(spec: &ContainerSpec) -> Vec<String> {
+    let names = spec.env.iter().map(|(name, _)| name).chain(&spec.settings.variables);
+    let mut names: Vec<String> = names.filter(|name| gpu::is_stripped(name, !spec.gpus.is_empty())).cloned().collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+const fn word(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::Container => "container",
+        Isolation::UserNamespace => "user namespace",
+        Isolation::Gvisor => "gVisor",
+        Isolation::Kata => "Kata",
+        Isolation::Unknown => "unknown",
+    }
 }
 
 fn root_is_allowed(owner: &SandboxConfig, facts: &EngineFacts) -> Result<(), PlanError> {

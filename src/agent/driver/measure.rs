@@ -86,7 +86,12 @@ async fn remembered(journal: &Journal, gpus: &[Gpu]) -> Option<Box<BenchOutput>>
 }
 
 /// Hardware and offer as the coordinator gets them.
-pub(super) fn describe(engine: Engine, gpus: Vec<Gpu>, offer: &OfferConfig) -> Result<Inventory, HardwareError> {
+pub(super) fn describe(
+    engine: Engine,
+    gpus: Vec<Gpu>,
+    gpus_bound: usize,
+    offer: &OfferConfig,
+) -> Result<Inventory, HardwareError> {
     let limits = OfferLimits {
         cpu_millis: offer.cpus.map(|cpus| cpus.0),
         memory_bytes: offer.memory.map(|size| size.0),
@@ -94,7 +99,8 @@ pub(super) fn describe(engine: Engine, gpus: Vec<Gpu>, offer: &OfferConfig) -> R
         gpus: offer.gpus,
         price_min: offer.price_min(),
     };
-    hardware::inventory(engine, gpus, &limits, data_dir())
+    let gpus_bound = u32::try_from(gpus_bound).unwrap_or(u32::MAX);
+    hardware::inventory(engine, gpus, gpus_bound, &limits, data_dir())
 }
 
 /// A tenth of the disk that the engine is likely to use, for the image cache of an owner who named no size.

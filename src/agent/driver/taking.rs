@@ -26,6 +26,7 @@ impl Driver {
             journal: journal.clone(),
             images,
             clock: self.clock.clone(),
+            gpus: self.gpus.clone(),
             node_id,
             spool_dir: self.options.state_dir.spool(),
         };

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::companions::SavedCompanion;
 use super::restart::Restarts;
 use crate::runtime::PinnedImage;
+use crate::runtime::gpu::GpuBinding;
 use crate::wire::lease::{FailureKind, LeaseEnd, LeasePhase, LimitKind};
 
 /// Where a lease stands; a little finer than [`LeasePhase`].
@@ -84,6 +85,9 @@ pub struct Saved {
     /// The image it was pinned to.
     #[serde(default)]
     pub image: Option<PinnedImage>,
+    /// The GPUs it has, recorded before a container is made with them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gpus: Vec<GpuBinding>,
     /// The engine's id of the container.
     #[serde(default)]
     pub container: Option<String>,

@@ -288,6 +288,8 @@ pub(super) fn spec_of(
         disk_bytes: service.resources.disk_bytes,
         shm_bytes: service.shm_bytes,
         output_path: assignment.spec.output_path.clone().filter(|_| index == 0),
+        isolation: assignment.spec.requirements.isolation,
+        gpus: Vec::new(),
     })
 }
 
@@ -326,6 +328,7 @@ async fn patiently<T, F: Future<Output = Result<T, RuntimeError>>>(
             | RuntimeError::EngineTls { .. }
             | RuntimeError::Unsafe { .. }
             | RuntimeError::Vulnerable { .. }
+            | RuntimeError::NoIsolation { .. }
             | RuntimeError::NoSuchContainer
             | RuntimeError::NoSuchPath { .. } => false,
         };
@@ -369,7 +372,9 @@ pub(super) fn failure_of(error: &RuntimeError) -> FailureKind {
         RuntimeError::InvalidSpec { .. } => FailureKind::InvalidSpec,
         RuntimeError::IsolationNotShown { .. } => FailureKind::IsolationNotShown,
         RuntimeError::NoSpace { .. } => FailureKind::NoSpace,
-        RuntimeError::OwnerRefuses { .. } | RuntimeError::Unsafe { .. } => FailureKind::IsolationUnavailable,
+        RuntimeError::NoIsolation { .. } | RuntimeError::OwnerRefuses { .. } | RuntimeError::Unsafe { .. } => {
+            FailureKind::IsolationUnavailable
+        }
         RuntimeError::Vulnerable { .. } => FailureKind::EngineVulnerable,
         RuntimeError::NoSuchContainer => FailureKind::ContainerVanished,
         RuntimeError::NoSuchPath { .. } | RuntimeError::Engine { .. } => FailureKind::EngineError,

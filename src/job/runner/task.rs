@@ -9,12 +9,12 @@ use std::time::Duration;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
-use super::{LeaseCommand, LeaseSnapshot, RunnerDeps, engine, snapshot};
+use super::{LeaseCommand, LeaseSnapshot, RunnerDeps, engine, gpus, snapshot};
 use crate::agent::journal::JournalError;
 use crate::job::PortError;
 use crate::job::backoff::Backoff;
 use crate::job::logs::LogWord;
-use crate::job::machine::{Action, Deed, Heard, Input, LogPosition, Machine, Now, Terms};
+use crate::job::machine::{Action, Deed, Heard, Input, LogPosition, Machine, Now, Stage, Terms};
 use crate::job::output::{self, OutputOutcome, OutputTask};
 use crate::runtime::network::NetworkId;
 use crate::runtime::{OwnedContainer, PullProgress};
@@ -123,7 +123,13 @@ impl Task {
         if self.assignment.desired == Desired::Stop {
             self.feed(Input::Stop).await;
         }
+        let is_first = self.machine.saved().stage == Stage::Assigned;
+        let take = || gpus::take(&self.deps.gpus, &self.assignment, &mut self.machine);
+        let refused = is_first.then(take).flatten();
         self.feed(Input::Begin).await;
+        if let Some(refused) = refused {
+            self.feed(refused).await;
+        }
         let mut commanded = true;
         while !self.over {
             self.send_events();
@@ -269,7 +275,10 @@ impl Task {
             }
             Action::Remove => self.remove().await,
             Action::Forget => self.forget().await,
-            Action::Finish => self.over = true,
+            Action::Finish => {
+                self.deps.gpus.give_back(self.assignment.lease_id);
+                self.over = true;
+            }
         }
     }
 

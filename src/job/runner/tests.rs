@@ -28,6 +28,7 @@ impl Bench {
         let port = FakePort::default();
         let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
         let deps = RunnerDeps {
+            gpus: crate::job::gpus::Gpus::default(),
             runtime: Arc::new(engine.clone()),
             port: Arc::new(port.clone()),
             images: Images::new(journal.clone(), clock.clone(), ImagePolicy::default(), Logins::default()),

@@ -8,6 +8,7 @@ use bollard::models::{
 
 use super::super::sandbox::{EngineFacts, Limit, Plan, Tmpfs, WORK_PATH};
 use super::super::{ContainerSpec, LABEL_GENERATION, LABEL_LEASE, LABEL_NODE, LABEL_SERVICE};
+use super::gpus;
 
 /// What the engine is asked for.
 pub(super) fn body(spec: &ContainerSpec, plan: &Plan, facts: &EngineFacts) -> ContainerCreateBody {
@@ -22,7 +23,7 @@ pub(super) fn body(spec: &ContainerSpec, plan: &Plan, facts: &EngineFacts) -> Co
         user: Some(plan.user.written()),
         entrypoint: spec.entrypoint.clone(),
         cmd: (!spec.command.is_empty()).then(|| spec.command.clone()),
-        env: Some(environment(spec)),
+        env: Some(environment(spec, plan, facts)),
         working_dir: Some(plan.workdir.clone()),
         labels: Some(labels),
         tty: Some(false),
@@ -35,8 +36,12 @@ pub(super) fn body(spec: &ContainerSpec, plan: &Plan, facts: &EngineFacts) -> Co
     }
 }
 
-fn environment(spec: &ContainerSpec) -> Vec<String> {
-    let mut env: Vec<String> = spec.env.iter().map(|(name, value)| format!("{name}={}", value.expose())).collect();
+/// What must not reach the container is left out of the job's variables and taken off the image's: a name without a value does that
+/// with Docker; podman takes the agent's value for such a one, so there it is emptied.
+fn environment(spec: &ContainerSpec, plan: &Plan, facts: &EngineFacts) -> Vec<String> {
+    let kept = spec.env.iter().filter(|(name, _)| !plan.stripped.contains(name));
+    let mut env: Vec<String> = kept.map(|(name, value)| format!("{name}={}", value.expose())).collect();
+    env.extend(plan.stripped.iter().map(|name| if facts.podman { format!("{name}=") } else { name.clone() }));
     if !spec.env.iter().any(|(name, _)| name == "HOME") {
         env.push(format!("HOME={WORK_PATH}"));
     }
@@ -47,6 +52,7 @@ fn environment(spec: &ContainerSpec) -> Vec<String> {
 /// masked paths, no devices, no mounts of the host's, namespaces of the container's own.
 fn host_config(plan: &Plan, facts: &EngineFacts) -> HostConfig {
     let memory = signed(plan.memory_bytes);
+    let gpus = gpus::words(&plan.gpus, &facts.gpus);
     HostConfig {
         memory: Some(memory),
         // The same number for memory and swap together: no swap on top.
@@ -68,6 +74,10 @@ fn host_config(plan: &Plan, facts: &EngineFacts) -> HostConfig {
         cgroupns_mode: Some(HostConfigCgroupnsModeEnum::PRIVATE),
         init: Some(true),
         auto_remove: Some(false),
+        runtime: plan.runtime.clone(),
+        device_requests: gpus.requests,
+        devices: gpus.devices,
+        group_add: gpus.groups,
         log_config: Some(log_config(plan.log_bytes_max, facts)),
         ..HostConfig::default()
     }

@@ -170,6 +170,7 @@ fn tar_of(folders: &[Folder], uid: u32, gid: u32) -> std::io::Result<Vec<u8>> {
 
 fn refused(error: PlanError) -> RuntimeError {
     match error {
+        PlanError::NoIsolation { .. } => RuntimeError::NoIsolation { wanted: error.to_string() },
         PlanError::RootRefused { .. } => RuntimeError::OwnerRefuses { detail: error.to_string() },
         PlanError::BadOutput { .. } | PlanError::TooManyVolumes { .. } => {
             RuntimeError::InvalidSpec { detail: error.to_string() }

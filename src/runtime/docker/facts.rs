@@ -3,6 +3,7 @@
 use bollard::models::{SystemInfo, SystemInfoCgroupDriverEnum, SystemInfoCgroupVersionEnum};
 
 use super::super::RuntimeError;
+use super::super::gpu::GpuAbilities;
 use super::super::sandbox::{CgroupVersion, EngineFacts};
 use super::{CALL_DEADLINE, DockerRuntime};
 use crate::os;
@@ -51,7 +52,9 @@ fn facts_of(info: SystemInfo, podman: bool, weight_here: bool) -> EngineFacts {
         disk_quota: may_have_quota(&storage_driver, backing),
         storage_driver,
         disk_weight: weight,
-        runtimes: info.runtimes.unwrap_or_default().into_keys().collect(),
+        given: Vec::new(),
+        gpus: GpuAbilities::default(),
+        plain_runtime: None,
         data_dir: info.docker_root_dir,
     }
 }

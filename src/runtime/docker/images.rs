@@ -163,6 +163,7 @@ fn settings_of(found: &ImageInspect) -> ImageSettings {
         user: config.user.unwrap_or_default(),
         workdir: config.working_dir.unwrap_or_default(),
         volumes: config.volumes.unwrap_or_default().into_iter().collect(),
+        variables: config.env.iter().flatten().map(|pair| pair.split('=').next().unwrap_or(pair).to_owned()).collect(),
         bytes: found.size.and_then(|size| u64::try_from(size).ok()).unwrap_or(0),
     }
 }

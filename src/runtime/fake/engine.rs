@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::{broadcast, mpsc};
 
 use super::super::firewall::Verdict;
+use super::super::gpu::{self, GpuAbilities, GpuBinding, GpuCard};
 use super::super::network::{LeaseNetworkSpec, NetworkId, OwnedNetwork};
 use super::super::vulnerable::{self, Finding};
 use super::super::{
@@ -21,7 +22,7 @@ use super::super::{
 use super::container::{self, FakeContainer};
 use super::{Call, FakeImage, FakeRuntime, World, not_running};
 use crate::wire::NodeId;
-use crate::wire::job::Reach;
+use crate::wire::job::{Isolation, Reach};
 use crate::wire::node::Engine;
 use crate::wire::reach::TerminalSize;
 
@@ -34,6 +35,15 @@ impl ContainerRuntime for FakeRuntime {
 
     fn findings(&self) -> Vec<Finding> {
         self.world().findings.clone()
+    }
+
+    fn isolation(&self) -> Vec<Isolation> {
+        vec![Isolation::Container]
+    }
+
+    fn bind_gpu(&self, card: &GpuCard) -> Option<GpuBinding> {
+        let abilities = GpuAbilities { local: true, nvidia_requests: true, ..GpuAbilities::default() };
+        gpu::bind(card, &abilities)
     }
 
     async fn ensure_image(

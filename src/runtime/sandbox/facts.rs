@@ -1,5 +1,8 @@
 //! What is known of a container engine, as far as strangers' containers depend on it.
 
+use crate::runtime::gpu::GpuAbilities;
+use crate::runtime::isolation::Given;
+
 /// Generation of the kernel's limits on groups of processes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum CgroupVersion {
@@ -37,8 +40,12 @@ pub struct EngineFacts {
     pub disk_quota: bool,
     /// Whether it can give containers a share of the disk's time.
     pub disk_weight: bool,
-    /// Names of the runtimes it has: `runc`, `runsc`, `kata`.
-    pub runtimes: Vec<String>,
+    /// Separations that were seen working, weakest first.
+    pub given: Vec<Given>,
+    /// How GPUs are handed over.
+    pub gpus: GpuAbilities,
+    /// The runtime to name where its default one acts on variables of a container.
+    pub plain_runtime: Option<String>,
     /// The folder where it keeps everything, as it calls it.
     pub data_dir: Option<String>,
 }

@@ -3,10 +3,13 @@ use proptest::prelude::*;
 use super::*;
 use crate::clock::Clock;
 use crate::runtime::ImageSettings;
+use crate::runtime::isolation::Given;
 use crate::wire::{LeaseId, NodeId};
 
 fn facts() -> EngineFacts {
-    EngineFacts { limits_hold: true, seccomp: true, storage_driver: "overlay2".to_owned(), ..EngineFacts::default() }
+    let given = vec![Given { isolation: Isolation::Container, runtime: None }];
+    let storage_driver = "overlay2".to_owned();
+    EngineFacts { limits_hold: true, seccomp: true, storage_driver, given, ..EngineFacts::default() }
 }
 
 fn spec() -> ContainerSpec {
@@ -199,7 +202,7 @@ fn any_spec() -> impl Strategy<Value = ContainerSpec> {
     (numbers, words, any::<bool>()).prop_map(|(numbers, words, root)| {
         let (cpu_millis, memory_bytes, pids_max, log_bytes_max, disk_bytes, shm_bytes) = numbers;
         let (user, image_workdir, volumes, workdir, output_path) = words;
-        let settings = ImageSettings { user, workdir: image_workdir, volumes, bytes: 0 };
+        let settings = ImageSettings { user, workdir: image_workdir, volumes, ..ImageSettings::default() };
         ContainerSpec {
             cpu_millis,
             memory_bytes,
@@ -244,4 +247,46 @@ proptest! {
         let who = from_passwd(&user, &passwd);
         prop_assert!(who.owner().is_some_and(|(uid, _)| uid != 0));
     }
+}
+
+fn with(asked: Option<Isolation>, owner: Isolation, given: &[Given]) -> Result<Plan, PlanError> {
+    let facts = EngineFacts { given: given.to_vec(), ..EngineFacts::default() };
+    let spec = ContainerSpec { isolation: asked, ..spec() };
+    plan(&spec, &SandboxConfig { isolation: owner, ..SandboxConfig::default() }, &facts)
+}
+
+#[test]
+fn the_runtime_is_the_weakest_that_satisfies_job_and_owner_and_none_is_an_error() {
+    let plain = Given { isolation: Isolation::Container, runtime: None };
+    let gvisor = Given { isolation: Isolation::Gvisor, runtime: Some("runsc".into()) };
+    let both = [plain.clone(), gvisor];
+    let runtime = |asked, owner| with(asked, owner, &both).unwrap().runtime;
+    assert_eq!(runtime(None, Isolation::Container), None);
+    assert_eq!(runtime(Some(Isolation::Gvisor), Isolation::Container).as_deref(), Some("runsc"));
+    assert_eq!(runtime(Some(Isolation::Container), Isolation::Gvisor).as_deref(), Some("runsc"));
+    let refused = with(Some(Isolation::Gvisor), Isolation::Container, &[plain]).unwrap_err();
+    assert_eq!(refused.to_string(), "gVisor isolation cannot be had here");
+}
+
+#[test]
+fn a_gpu_is_not_given_to_a_container_with_a_kernel_of_its_own() {
+    let gvisor = Given { isolation: Isolation::Gvisor, runtime: Some("runsc".into()) };
+    let facts = EngineFacts { given: vec![gvisor], ..EngineFacts::default() };
+    let gpus = vec![GpuBinding::Nvidia { uuid: "GPU-1".into() }];
+    let spec = ContainerSpec { gpus, ..spec() };
+    let refused = plan(&spec, &SandboxConfig::default(), &facts).unwrap_err();
+    assert_eq!(refused.to_string(), "container isolation with a GPU cannot be had here");
+}
+
+#[test]
+fn variables_that_the_toolkit_acts_on_are_stripped_from_job_and_image() {
+    let variables = vec!["NVIDIA_VISIBLE_DEVICES".to_owned(), "LD_PRELOAD".to_owned(), "PATH".to_owned()];
+    let settings = ImageSettings { variables, ..ImageSettings::default() };
+    let env = vec![("NVIDIA_REQUIRE_CUDA".to_owned(), crate::wire::Secret::new("x".to_owned()))];
+    let mut spec = ContainerSpec { settings, env, ..spec() };
+    let facts = facts();
+    let stripped = |spec: &ContainerSpec| plan(spec, &SandboxConfig::default(), &facts).unwrap().stripped;
+    assert_eq!(stripped(&spec), ["NVIDIA_REQUIRE_CUDA", "NVIDIA_VISIBLE_DEVICES"]);
+    spec.gpus = vec![GpuBinding::Nvidia { uuid: "GPU-1".into() }];
+    assert_eq!(stripped(&spec), ["LD_PRELOAD", "NVIDIA_REQUIRE_CUDA", "NVIDIA_VISIBLE_DEVICES"]);
 }

@@ -10,8 +10,9 @@ use super::{Done, Task};
 use crate::job::disk::DiskLimits;
 use crate::job::logs::{self, LogOutcome, LogTask, LogWord};
 use crate::job::machine::{CompanionStage, Deed, Heard, Input};
-use crate::job::runner::{RunnerDeps, check, disk, engine};
+use crate::job::runner::{RunnerDeps, check, disk, engine, gpus};
 use crate::runtime::ContainerId;
+use crate::runtime::gpu::GpuBinding;
 use crate::runtime::network::LeaseNetworkSpec;
 use crate::wire::lease::FailureKind;
 
@@ -34,6 +35,7 @@ impl Task {
             Deed::Watch => {
                 self.with_container(index, |deps, id| Box::pin(engine::watch(deps, id, trouble)));
                 self.watch_disk(index);
+                self.watch_gpus(index);
             }
             Deed::ReadLog => self.read_log(index).await,
             Deed::CheckHealth => self.check_health(index),
@@ -84,18 +86,31 @@ impl Task {
             Some(slot) => saved.companions.get(slot).and_then(|companion| companion.image.clone()),
         };
         let spec = image.and_then(|image| engine::spec_of(&self.assignment, index, self.deps.node_id, &image));
-        let Some(spec) = spec else {
+        let Some(mut spec) = spec else {
             let detail = "the job names no container".to_owned();
             let failed = Heard::Failed { why: FailureKind::InvalidSpec, detail };
             Box::pin(self.feed(Input::of(index, failed))).await;
             return;
         };
+        spec.gpus = self.gpus_of(index);
         let alias = self.assignment.spec.services.get(index).map(|service| service.name.clone()).unwrap_or_default();
         let network = LeaseNetworkSpec::of(self.deps.node_id, &self.assignment);
         let made = Arc::clone(&self.network);
         let joining = network.map(|network| engine::Joining { network, alias, made });
         let create = engine::create(self.deps.runtime.clone(), spec, joining, self.trouble.0.clone());
         self.push(async move { Done::Input(Input::of(index, create.await)) });
+    }
+
+    fn gpus_of(&self, index: usize) -> Vec<GpuBinding> {
+        gpus::of_service(&self.assignment.spec, index, &self.machine.saved().gpus)
+    }
+
+    fn watch_gpus(&mut self, index: usize) {
+        let own = self.gpus_of(index);
+        if let (Some(id), false) = (self.container(index), own.is_empty()) {
+            let watch = gpus::watch(self.deps.runtime.clone(), id, own);
+            self.push(async move { watch.await.map_or(Done::Nothing, Done::Input) });
+        }
     }
 
     fn watch_disk(&mut self, index: usize) {
