@@ -38,7 +38,6 @@ use tokio::sync::mpsc;
 use vulnerable::Finding;
 
 use firewall::Verdict;
-pub use error::RuntimeError;
 use gpu::{GpuBinding, GpuCard};
 use network::{ContainerNetwork, LeaseNetworkSpec, NetworkId, OwnedNetwork};
 
