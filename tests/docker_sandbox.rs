@@ -249,6 +249,7 @@ async fn lease(
     let (port, clock) = (FakePort::default(), Clock::system());
     let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
     let deps = RunnerDeps {
+        gpus: fizz::job::gpus::Gpus::default(),
         runtime: Arc::new(runtime),
         port: Arc::new(port.clone()),
         images: Images::new(journal.clone(), Clock::system(), ImagePolicy::default(), Logins::default()),

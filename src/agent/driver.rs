@@ -37,8 +37,8 @@ use crate::wire::{BootId, Generation, LeaseId, NodeId};
 
 mod earnings;
 mod engine;
-mod isolation;
 mod inventory;
+mod isolation;
 mod joining;
 mod leases;
 mod measure;
