@@ -160,15 +160,12 @@ fn variables(pairs: &[String], tty: bool) -> Result<BTreeMap<String, Secret>, Cl
 async fn pass_input(input: ReachInput, wanted: bool) {
     let mut stdin = tokio::io::stdin();
     let mut piece = vec![0; REACH_FRAME_BYTES_MAX];
-    while wanted {
-        match stdin.read(&mut piece).await {
-            Ok(count) if count > 0 => {
-                let bytes = bytes::Bytes::copy_from_slice(&piece[..count]);
-                if !input.send(&ReachFrame::Input(bytes)).await {
-                    return;
-                }
+    if wanted {
+        while let Ok(count @ 1..) = stdin.read(&mut piece).await {
+            let bytes = bytes::Bytes::copy_from_slice(&piece[..count]);
+            if !input.send(&ReachFrame::Input(bytes)).await {
+                return;
             }
-            Ok(_) | Err(_) => break,
         }
     }
     input.send(&ReachFrame::InputEnd).await;

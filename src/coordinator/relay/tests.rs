@@ -62,7 +62,7 @@ async fn what_each_end_says_reaches_the_other_and_the_session_leaves_nothing() {
     let relay = Arc::new(Relay::default());
     let session = open(&relay);
     let node = session.route.node_id;
-    assert_eq!(relay.pending(node), [session.route.pending.clone()]);
+    assert_eq!(relay.pending(node), std::slice::from_ref(&session.route.pending));
     let to_node = session.read(Way::ToNode).unwrap();
     assert_eq!(relay.pending(node), [], "taken up");
     let to_renter = session.read(Way::ToRenter).unwrap();
@@ -74,7 +74,8 @@ async fn what_each_end_says_reaches_the_other_and_the_session_leaves_nothing() {
         frames(to_node),
         frames(to_renter),
     );
-    (wrote.unwrap(), answer.unwrap());
+    wrote.unwrap();
+    answer.unwrap();
     assert_eq!((heard.as_slice(), got.as_slice()), (&said[..], &answered[..]));
     let id = session.route.pending.session_id;
     while relay.of_node(node, id).is_ok() {
