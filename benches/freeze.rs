@@ -20,6 +20,7 @@ use std::sync::Arc;
 use fizz::agent::journal::Journal;
 use fizz::clock::Clock;
 use fizz::job::fake::FakePort;
+use fizz::job::images::{ImagePolicy, Images, Logins};
 use fizz::job::runner::{LeaseCommand, LeaseHandle, RunnerDeps, spawn};
 use fizz::runtime::docker::DockerRuntime;
 use fizz::runtime::{ContainerId, ContainerRuntime as _};
@@ -42,13 +43,15 @@ async fn measure() -> Outcome<()> {
     let clock = Clock::system();
     let docker = DockerRuntime::connect(None).await?;
     let node_id = NodeId::generate(clock.now());
+    let journal = Journal::open(&folder.path().join("state.sqlite")).await?;
     let deps = RunnerDeps {
         runtime: Arc::new(docker.clone()),
         port: Arc::new(FakePort::default()),
-        journal: Journal::open(&folder.path().join("state.sqlite")).await?,
+        journal: journal.clone(),
         clock: clock.clone(),
         node_id,
         spool_dir: folder.path().to_owned(),
+        images: Images::new(journal.clone(), clock.clone(), ImagePolicy::default(), Logins::default()),
     };
     let mut handle = spawn(deps, assignment(&image.name, &clock)?, Vec::new());
     handle.snapshot.wait_for(|snapshot| snapshot.phase == LeasePhase::Running).await?;

@@ -52,6 +52,9 @@ pub(super) use measure::image_cache_default;
 
 const INBOX_MAX: usize = 256;
 const CONTROL_MAX: usize = 16;
+/// Longest that a drain waits for jobs to end by themselves when a signal asked for it. With the time to hand the others back
+/// ([`super::machine::HAND_BACK_MAX`]) and for the last heartbeat it stays within the 90 s that systemd gives at a shutdown.
+const SIGNAL_DRAIN_MAX: Duration = Duration::from_secs(45);
 /// Time for the last heartbeat on the way out.
 const FAREWELL: Duration = Duration::from_secs(3);
 
@@ -162,7 +165,7 @@ pub(super) async fn run(parts: Parts, mut stop: watch::Receiver<Stop>) -> Outcom
                 let word = *stop.borrow_and_update();
                 match word {
                     Stop::No => {}
-                    Stop::Drain => driver.drain().await,
+                    Stop::Drain => driver.drain(driver.options.drain_deadline.min(SIGNAL_DRAIN_MAX)).await,
                     Stop::Leave => return driver.leave().await,
                 }
             }
@@ -411,14 +414,14 @@ impl Driver {
 
     async fn command(&mut self, command: ControlCommand) {
         match command {
-            ControlCommand::Drain => self.drain().await,
+            ControlCommand::Drain => self.drain(self.options.drain_deadline).await,
             ControlCommand::Earnings(asker) => self.ask_earnings(Some(asker)),
         }
     }
 
-    async fn drain(&mut self) {
+    async fn drain(&mut self, patience: Duration) {
         tracing::info!("draining");
-        let deadline: Steady = self.clock.steady().after(self.options.drain_deadline);
+        let deadline: Steady = self.clock.steady().after(patience);
         self.feed(Event::Drain { deadline }).await;
     }
 

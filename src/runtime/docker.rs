@@ -138,12 +138,7 @@ impl DockerRuntime {
     /// that it does not answer.
     pub async fn open(options: DockerOptions) -> Result<Self, RuntimeError> {
         let place = Place::find(&options, |name| std::env::var(name).ok());
-        let (docker, address) = (place.open()?, place.address);
-        let guard = Arc::new(Guard::new(NetworkPolicy::from(&options.ceiling.network)));
-        let ceiling = Arc::new(options.ceiling);
-        let shared = Arc::new(Shared::default());
-        let mut runtime =
-            Self { docker, address, architecture: String::new(), ceiling, shared, findings: Arc::default(), guard };
+        let mut runtime = Self::unasked(place.open()?, place.address, options.ceiling);
         let (engine, architecture) = runtime.version().await?;
         runtime.architecture = architecture;
         runtime.docker = connect::in_version(runtime.docker, &engine.api_version);
@@ -156,6 +151,13 @@ impl DockerRuntime {
         runtime.shared.set_facts(EngineFacts { given, gpus, plain_runtime, ..facts });
         runtime.findings = Arc::new(runtime.look_for_holes().await?);
         Ok(runtime)
+    }
+
+    /// Nothing is known of the engine yet.
+    fn unasked(docker: Docker, address: String, ceiling: Ceiling) -> Self {
+        let guard = Arc::new(Guard::new(NetworkPolicy::from(&ceiling.network)));
+        let (ceiling, shared) = (Arc::new(ceiling), Arc::new(Shared::default()));
+        Self { docker, address, architecture: String::new(), ceiling, shared, findings: Arc::default(), guard }
     }
 
     /// What is known of the engine.
@@ -394,3 +396,6 @@ impl ContainerRuntime for DockerRuntime {
         self.address_of(id).await
     }
 }
+
+#[cfg(test)]
+mod tests;

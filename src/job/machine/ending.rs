@@ -81,8 +81,10 @@ impl Machine {
         let frozen = Duration::from_millis(self.saved.frozen_millis + self.present_freeze(exit.ended_at));
         let began = if self.saved.restarts.times > 0 { self.saved.started_at } else { None };
         let by_engine = between(began.unwrap_or(exit.started_at), exit.ended_at).saturating_sub(frozen);
-        // Neither a clock that was set nor the time until the end was noticed should be paid.
-        let ran = by_engine.min(Duration::from_millis(self.ran_millis(now.steady)));
+        // By the steady clock, without the time until the end was noticed: a clock that was set, in whichever direction, changes
+        // no pay. Where the engine's clock is not this machine's, its own difference is the better one.
+        let watched = Duration::from_millis(self.ran_millis(now.steady));
+        let ran = watched.min(by_engine.max(watched.saturating_sub(between(exit.ended_at, now.wall))));
         let end = self.end_by_cause(exit.code).unwrap_or_else(|| self.end_by_itself(exit, with_engine));
         self.ended(end, ran)
     }

@@ -84,13 +84,6 @@ fn a_job_is_stopped_when_its_longest_time_is_over_and_frozen_time_does_not_count
 }
 
 #[test]
-fn a_clock_that_is_set_forward_is_not_paid() {
-    let mut machine = running();
-    let _ = machine.handle(Input::Exited { exit: exit(10, 90_000, 0), with_engine: false }, now(30));
-    assert_eq!(end_of(machine), (LeaseEnd::Exited { code: 0 }, 20_000));
-}
-
-#[test]
 fn stopping_what_never_started_ends_it_without_starting_it() {
     let mut machine = machine(Saved::default());
     let _ = machine.handle(Input::Begin, now(0));
@@ -118,6 +111,18 @@ fn the_first_cause_stays() {
     assert_eq!(machine.handle(Input::Evict { reason: "game".into() }, now(21)), Step::default());
     let _ = machine.handle(Input::Exited { exit: exit(10, 22, 0), with_engine: false }, now(22));
     assert_eq!(end_of(machine), (LeaseEnd::Stopped { code: 0 }, 12_000));
+}
+
+#[test]
+fn a_clock_that_is_set_while_the_job_runs_changes_neither_its_pay_nor_its_limit() {
+    // It runs from 10 to 30 by the steady clock; by the wall it ends a day later, a little earlier, or before it began.
+    for ended in [86_430, 22, 3] {
+        let mut machine = running();
+        let at = Now { wall: now(ended).wall, steady: now(30).steady };
+        assert_eq!(machine.handle(Input::Tick, at), Step::default());
+        let _ = machine.handle(Input::Exited { exit: exit(10, ended, 0), with_engine: false }, at);
+        assert_eq!(end_of(machine), (LeaseEnd::Exited { code: 0 }, 20_000), "{ended}");
+    }
 }
 
 #[test]

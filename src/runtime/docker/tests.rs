@@ -1,0 +1,50 @@
+//! Engines that do not answer.
+
+use tokio::net::UnixListener;
+
+use super::*;
+use crate::wire::LeaseId;
+
+/// An engine that takes every call and never answers one.
+async fn hung(folder: &std::path::Path) -> DockerRuntime {
+    let socket = folder.join("engine.sock");
+    let listener = UnixListener::bind(&socket).unwrap();
+    tokio::spawn(async move {
+        let mut open = Vec::new();
+        while let Ok((connection, _)) = listener.accept().await {
+            open.push(connection);
+        }
+    });
+    let address = format!("unix://{}", socket.display());
+    let docker = Docker::connect_with_host(&address).unwrap();
+    DockerRuntime::unasked(docker, address, Ceiling::default())
+}
+
+#[tokio::test]
+async fn every_call_to_an_engine_that_hangs_ends_at_its_deadline() {
+    let folder = tempfile::tempdir().unwrap();
+    let engine = hung(folder.path()).await;
+    let id = ContainerId("some".to_owned());
+    let epoch = Timestamp::UNIX_EPOCH;
+    let (node_id, lease_id) = (NodeId::generate(epoch), LeaseId::generate(epoch));
+    let exit = ContainerExit { code: 0, out_of_memory: false, started_at: epoch, ended_at: epoch };
+    let spec = ContainerSpec::new(node_id, lease_id, "sha256:1".to_owned());
+    tokio::time::pause();
+    let calls: [(&str, Result<(), RuntimeError>); 12] = [
+        ("engine", engine.engine().await.map(drop)),
+        ("ensure_image", engine.ensure_image("job", mpsc::channel(1).0).await.map(drop)),
+        ("create", engine.create(&spec).await.map(drop)),
+        ("start", engine.start(&id).await),
+        ("restart", engine.restart(&id, epoch).await),
+        ("witnessed", engine.witnessed(&id, &exit).await.map(drop)),
+        ("inspect", engine.inspect(&id).await.map(drop)),
+        ("list", engine.list(node_id).await.map(drop)),
+        ("stop", engine.stop(&id, Duration::from_secs(1)).await),
+        ("pause", engine.pause(&id).await),
+        ("archive", engine.archive(&id, "/output").next().await.unwrap().map(drop)),
+        ("remove", engine.remove(&id).await),
+    ];
+    for (name, result) in calls {
+        assert!(matches!(result, Err(RuntimeError::TimedOut { .. })), "{name}: {result:?}");
+    }
+}
