@@ -300,5 +300,14 @@ fn env_value(text: &str) -> Value {
     text.parse::<u64>().map_or_else(|_| Value::from(text), Value::from)
 }
 
+/// Reads any value written as TOML; `name` is the file's, for the sentence.
+///
+/// # Errors
+/// [`ConfigError`] with line and column.
+pub fn read_toml<T: serde::de::DeserializeOwned>(text: &str, name: &str) -> Result<T, ConfigError> {
+    let located = locate::Located::parse(text, name)?;
+    Figment::from(Toml::string(text)).extract().map_err(|error| located.explain(&error))
+}
+
 #[cfg(test)]
 mod tests;

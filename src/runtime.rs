@@ -115,6 +115,8 @@ pub struct ContainerSpec {
     pub generation: u64,
     /// Which of the lease's companions it is, by the name of its service; none for the main container.
     pub service: Option<String>,
+    /// How many containers the lease has in all.
+    pub services: usize,
     /// From [`PinnedImage::image_id`].
     pub image_id: String,
     /// Replaces the image's entrypoint when present.
@@ -160,6 +162,7 @@ impl ContainerSpec {
             lease_id,
             generation: 0,
             service: None,
+            services: 1,
             image_id,
             entrypoint: None,
             command: Vec::new(),

@@ -6,6 +6,8 @@
 //! - One submission makes one job, however often the network breaks.
 
 pub mod ending;
+mod file;
+pub mod keep;
 pub mod progress;
 pub mod spec;
 pub mod watch;
@@ -25,6 +27,7 @@ use crate::clock::Clock;
 use crate::rent::{RentClient, RentError};
 use crate::wire::job::{Isolation, JobView, Reach};
 use crate::wire::{HourlyRate, JobId, NodeId};
+use keep::KeepArgs;
 
 /// Arguments of `fizz run`.
 #[derive(Debug, Clone, Args)]
@@ -40,10 +43,35 @@ your balance; what is not used comes back when it ends.
   fizz run alpine:3 -- echo hello
   fizz run --cpus 4 --memory 2g --output ./out -e FRAMES=10 me/render -- render
 
+A restart keeps the container's files and log. --health-http and --health-tcp
+give the job a network of its own; the time until a restart counts as running.
+
+--file runs a job of up to eight services, which find each other by name on a
+network of their own. The first is the main one: when it ends, the job ends. Its
+output comes as with one service; lines of the others come on standard error
+behind the service's name in brackets. A job.toml:
+
+  [limits]
+  price_max = 50000                # millionths of a dollar per hour
+  duration_seconds_max = 3600
+  [[services]]
+  name = \"main\"
+  image = \"alpine:3\"
+  command = [\"wget\", \"-qO-\", \"http://db:8080/\"]
+  depends_on = [\"db\"]             # waits until it runs and is healthy
+  resources = { cpu_millis = 500, memory_bytes = 67108864, disk_bytes = 0 }
+  [[services]]
+  name = \"db\"
+  image = \"me/db\"
+  restart = { when = \"on_failure\", times_max = 3 }
+  resources = { cpu_millis = 500, memory_bytes = 67108864, disk_bytes = 1048576 }
+  health = { test = { kind = \"tcp\", port = 8080 }, interval_seconds = 2 }
+
 `fizz exit-codes` explains how it ends.")]
 pub struct RunArgs {
     /// Image to run, as docker writes it
-    pub image: String,
+    #[arg(required_unless_present = "file")]
+    pub image: Option<String>,
     /// Command instead of the image's own
     #[arg(value_name = "CMD", trailing_var_arg = true, allow_hyphen_values = true)]
     pub command: Vec<String>,
@@ -111,6 +139,17 @@ pub struct RunArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_seconds, help_heading = "Money and time")]
     pub start_within: Option<u64>,
 
+    /// Restarts and health checks.
+    #[command(flatten)]
+    pub keep: KeepArgs,
+
+    /// A whole job out of a TOML or JSON file instead of an image and flags; see below
+    #[arg(long, value_name = "FILE", conflicts_with_all = [
+        "image", "command", "cpus", "memory", "gpus", "disk", "pids_limit", "shm_size", "node", "isolation", "env", "env_file",
+        "workdir", "root", "entrypoint", "name", "stop_timeout", "max_price", "timeout", "start_within", "interactive", "restart",
+        "health", "health_interval", "health_timeout", "health_retries", "health_start_period",
+    ], help_heading = "Options")]
+    pub file: Option<PathBuf>,
     /// Bring /output back into this folder
     #[arg(long, short, value_name = "DIR", conflicts_with = "detach")]
     pub output: Option<PathBuf>,

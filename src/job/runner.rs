@@ -129,4 +129,6 @@ pub fn spawn(deps: RunnerDeps, assignment: Assignment, found: Vec<OwnedContainer
 }
 
 #[cfg(test)]
+mod services_tests;
+#[cfg(test)]
 mod tests;

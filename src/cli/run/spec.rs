@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::RunArgs;
+use super::{RunArgs, file};
 use crate::cli::errors::{CliError, Exit};
 use crate::wire::Secret;
 use crate::wire::job::{
@@ -22,6 +22,13 @@ const ENV_FILE_BYTES_MAX: u64 = 1 << 20;
 /// # Errors
 /// When a variable or an environment file cannot be used.
 pub fn build(args: &RunArgs, ours: &dyn Fn(&str) -> Option<String>) -> Result<JobSpec, CliError> {
+    if let Some(path) = &args.file {
+        let mut spec = file::read(path)?;
+        if args.output.is_some() && spec.output_path.is_none() {
+            spec.output_path = Some(OUTPUT_PATH.to_owned());
+        }
+        return Ok(spec);
+    }
     let mut env = BTreeMap::new();
     for file in &args.env_file {
         read_env_file(file, ours, &mut env)?;
@@ -36,7 +43,7 @@ pub fn build(args: &RunArgs, ours: &dyn Fn(&str) -> Option<String>) -> Result<Jo
         name: args.name.clone(),
         services: vec![ServiceSpec {
             name: "main".to_owned(),
-            image: args.image.clone(),
+            image: args.image.clone().unwrap_or_default(),
             entrypoint: args.entrypoint.clone().map(|program| vec![program]),
             command: args.command.clone(),
             env,
@@ -49,6 +56,8 @@ pub fn build(args: &RunArgs, ours: &dyn Fn(&str) -> Option<String>) -> Result<Jo
             },
             root: args.root,
             shm_bytes: args.shm_size,
+            restart: args.keep.restart,
+            health: args.keep.health()?,
             ..ServiceSpec::default()
         }],
         requirements: Requirements { node_id: args.node, isolation: args.isolation, ..Requirements::default() },

@@ -272,6 +272,7 @@ pub(super) fn spec_of(
         node_id,
         lease_id: assignment.lease_id,
         generation: assignment.generation.0,
+        services: assignment.spec.services.len(),
         service: (index > 0).then(|| service.name.clone()),
         image_id: image.image_id.clone(),
         entrypoint: service.entrypoint.clone(),

@@ -12,15 +12,15 @@ use crate::wire::logs::LogStream;
 use crate::wire::{Generation, JobId};
 
 /// A node with a fake engine and a fake coordinator.
-struct Bench {
-    engine: FakeRuntime,
+pub(super) struct Bench {
+    pub(super) engine: FakeRuntime,
     port: FakePort,
     deps: RunnerDeps,
     _folder: TempDir,
 }
 
 impl Bench {
-    async fn new(script: impl IntoIterator<Item = Step>) -> Self {
+    pub(super) async fn new(script: impl IntoIterator<Item = Step>) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let clock = Clock::system();
         let engine = FakeRuntime::new(clock.clone());
@@ -40,21 +40,21 @@ impl Bench {
         Self { engine, port, deps, _folder: folder }
     }
 
-    fn spawn(&self, lease: &Assignment) -> LeaseHandle {
+    pub(super) fn spawn(&self, lease: &Assignment) -> LeaseHandle {
         spawn(self.deps.clone(), lease.clone(), self.engine.containers())
     }
 
     /// What `kill -9` does to the task, at whatever point it is.
-    async fn kill(&self, handle: LeaseHandle) {
+    pub(super) async fn kill(&self, handle: LeaseHandle) {
         handle.done.abort();
         let _ = handle.done.await;
     }
 
-    async fn received(&self, lease: &Assignment, wished: impl Fn(&Received) -> bool) -> Received {
+    pub(super) async fn received(&self, lease: &Assignment, wished: impl Fn(&Received) -> bool) -> Received {
         in_time(self.port.until(lease.lease_id, wished)).await
     }
 
-    async fn ended(&self, lease: &Assignment, handle: LeaseHandle) -> Received {
+    pub(super) async fn ended(&self, lease: &Assignment, handle: LeaseHandle) -> Received {
         let received = self.received(lease, |received| received.end().is_some()).await;
         in_time(handle.done).await.unwrap();
         assert_eq!(self.port.refused(), Vec::<String>::new());
@@ -63,11 +63,11 @@ impl Bench {
     }
 }
 
-async fn in_time<F: Future>(future: F) -> F::Output {
+pub(super) async fn in_time<F: Future>(future: F) -> F::Output {
     tokio::time::timeout(Duration::from_secs(20), future).await.expect("in time")
 }
 
-fn lease() -> Assignment {
+pub(super) fn lease() -> Assignment {
     let now = Clock::system().now();
     let spec = serde_json::json!({
         "services": [{
@@ -86,7 +86,7 @@ fn lease() -> Assignment {
     }
 }
 
-fn ended(received: &Received) -> LeaseEnd {
+pub(super) fn ended(received: &Received) -> LeaseEnd {
     received.end().unwrap().0
 }
 

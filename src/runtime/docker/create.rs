@@ -58,6 +58,11 @@ impl DockerRuntime {
         if let Some(user) = user {
             spec.settings.user = user.written();
         }
+        let services_max = self.ceiling.sandbox.services_max;
+        if spec.services > usize::from(services_max) {
+            let detail = format!("the job has {} containers, at most {services_max} are allowed", spec.services);
+            return Err(RuntimeError::OwnerRefuses { detail });
+        }
         let facts = self.facts();
         let plan = sandbox::plan(&spec, &self.ceiling.sandbox, &facts).map_err(refused)?;
         let (id, is_new) = match self.create_once(&spec, &plan).await {
