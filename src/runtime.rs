@@ -199,6 +199,11 @@ pub trait ContainerRuntime: provision::Provision + Send + Sync + 'static {
     /// How it would hand over this card and no other; nothing when it cannot.
     fn bind_gpu(&self, card: &GpuCard) -> Option<GpuBinding>;
 
+    /// What its owner should know of it though jobs are taken; whole sentences.
+    fn notices(&self) -> Vec<String> {
+        Vec::new()
+    }
+
     /// Makes sure the image is here and pins it. Progress is best effort: a full channel drops it.
     async fn ensure_image(
         &self,

@@ -173,6 +173,9 @@ async fn root_of_a_container_has_no_capability_and_may_be_refused() {
     let sandbox = SandboxConfig { root: RootRule::No, ..SandboxConfig::default() };
     let ceiling = Ceiling { sandbox, ..Ceiling::default() };
     let strict = DockerRuntime::open(DockerOptions { ceiling, ..DockerOptions::default() }).await.unwrap();
+    let told = |runtime: &DockerRuntime| runtime.notices().iter().any(|notice| notice.contains("userns-remap"));
+    let maps_users = runtime.facts().root_is_nobody_outside();
+    assert_eq!((told(&runtime), told(&strict)), (!maps_users, false), "the owner is told while it matters");
     let refused = strict.create(&ContainerSpec { root: true, ..shell(node.node_id, &pinned, line) }).await;
     assert!(matches!(refused, Err(RuntimeError::OwnerRefuses { .. })), "{refused:?}");
 }

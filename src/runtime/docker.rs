@@ -55,7 +55,7 @@ use super::{
 pub use connect::EngineTls;
 use connect::Place;
 
-use crate::config::Ceiling;
+use crate::config::{Ceiling, RootRule};
 use crate::wire::NodeId;
 use crate::wire::job::{Isolation, Reach};
 use crate::wire::node::Engine;
@@ -210,6 +210,11 @@ impl DockerRuntime {
 impl ContainerRuntime for DockerRuntime {
     async fn engine(&self) -> Result<Engine, RuntimeError> {
         self.version().await.map(|(engine, _)| engine)
+    }
+
+    fn notices(&self) -> Vec<String> {
+        let root_allowed = self.ceiling.sandbox.root == RootRule::Yes;
+        self.facts().notices(root_allowed).into_iter().map(str::to_owned).collect()
     }
 
     fn findings(&self) -> Vec<Finding> {

@@ -24,10 +24,16 @@ const WAITS: (Duration, Duration) = (Duration::from_millis(500), Duration::from_
 pub(super) async fn watch_engine(source: EngineSource, ceiling: Ceiling, node_id: NodeId, inbox: mpsc::Sender<Input>) {
     let mut failures = 0;
     let mut told = String::new();
+    let mut noticed = Vec::new();
     loop {
         match open_engine(&source, &ceiling).await {
             Ok((runtime, engine)) => {
                 told.clear();
+                let notices = runtime.notices();
+                for notice in notices.iter().filter(|notice| !noticed.contains(*notice)) {
+                    tracing::warn!(notice, "about the container engine");
+                }
+                noticed = notices;
                 let mut events = runtime.events(node_id);
                 if inbox.send(Input::Engine(runtime, engine)).await.is_err() {
                     return;

@@ -90,6 +90,7 @@ impl Driver {
                 .into_iter()
                 .flatten()
                 .collect();
+        warnings.extend(self.runtime.iter().flat_map(|runtime| runtime.notices()));
         warnings.dedup();
         warnings
     }

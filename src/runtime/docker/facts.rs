@@ -32,7 +32,9 @@ fn facts_of(info: SystemInfo, podman: bool, weight_here: bool) -> EngineFacts {
     let all = [info.memory_limit, info.cpu_cfs_quota, info.pids_limit];
     let warnings = info.warnings.unwrap_or_default();
     let weight = match cgroup {
-        CgroupVersion::V1 => !podman && !warnings.iter().any(|warning| warning.contains("No blkio weight")),
+        CgroupVersion::V1 => {
+            !podman && !rootless && !warnings.iter().any(|warning| warning.contains("No blkio weight"))
+        }
         CgroupVersion::V2 => weight_here && !rootless,
     };
     let storage_driver = info.driver.unwrap_or_default();
@@ -65,5 +67,60 @@ fn may_have_quota(driver: &str, backing: &str) -> bool {
         "btrfs" | "zfs" | "windowsfilter" => true,
         "overlay2" | "overlay" => backing == "xfs",
         _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts(info: serde_json::Value) -> EngineFacts {
+        facts_of(serde_json::from_value(info).unwrap(), false, true)
+    }
+
+    #[test]
+    fn an_engine_of_the_system_is_believed() {
+        let found = facts(serde_json::json!({
+            "Driver": "overlay2", "DriverStatus": [["Backing Filesystem", "extfs"]], "CgroupVersion": "2",
+            "CgroupDriver": "systemd", "MemoryLimit": true, "CpuCfsQuota": true, "PidsLimit": true,
+            "SecurityOptions": ["name=apparmor", "name=seccomp,profile=builtin", "name=cgroupns"],
+            "DockerRootDir": "/var/lib/docker", "OperatingSystem": "Debian GNU/Linux 13",
+        }));
+        assert_eq!(found.unusable(), None);
+        assert!(found.apparmor && !found.rootless && !found.userns_remap && !found.disk_quota && !found.desktop);
+        assert!(found.disk_weight && found.cgroup == CgroupVersion::V2);
+    }
+
+    #[test]
+    fn limits_of_a_rootless_engine_are_believed_only_where_they_can_hold() {
+        for (version, driver, holds) in [("1", "cgroupfs", false), ("2", "none", false), ("2", "systemd", true)] {
+            let found = facts(serde_json::json!({
+                "CgroupVersion": version, "CgroupDriver": driver, "MemoryLimit": true, "PidsLimit": true,
+                "SecurityOptions": ["name=seccomp,profile=default", "name=rootless"],
+            }));
+            assert_eq!(found.limits_hold, holds, "cgroup v{version}, {driver}");
+            assert_eq!(found.unusable().is_none(), holds);
+            assert!(found.root_is_nobody_outside() && !found.disk_weight);
+        }
+        let without =
+            facts(serde_json::json!({"PidsLimit": false, "SecurityOptions": ["name=seccomp,profile=default"]}));
+        assert!(!without.limits_hold, "an engine that says so itself");
+    }
+
+    #[test]
+    fn an_engine_without_its_filter_is_noticed() {
+        for options in [vec![], vec!["name=seccomp,profile=unconfined"], vec!["name=apparmor"]] {
+            assert!(facts(serde_json::json!({"SecurityOptions": options})).unusable().is_some(), "{options:?}");
+        }
+    }
+
+    #[test]
+    fn only_storages_with_quotas_are_asked_for_one() {
+        for (driver, backing, may) in
+            [("overlay2", "extfs", false), ("overlay2", "xfs", true), ("btrfs", "", true), ("vfs", "", false)]
+        {
+            let found = facts(serde_json::json!({"Driver": driver, "DriverStatus": [["Backing Filesystem", backing]]}));
+            assert_eq!(found.disk_quota, may, "{driver} on {backing}");
+        }
     }
 }
