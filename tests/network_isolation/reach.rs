@@ -42,7 +42,7 @@ pub(crate) async fn output(runtime: &DockerRuntime, id: &ContainerId) -> String 
 /// A shell line that tries all of these at once and says `NAME open` of those that greet.
 fn attempts(targets: &[(&str, Ipv4Addr, u16)]) -> String {
     let each = targets.iter().map(|(name, address, port)| {
-        format!("( busybox nc -w 2 {address} {port} </dev/null | grep -q hello && echo {name} open ) & ")
+        format!("( busybox nc -w 2 {address} {port} </dev/null 2>/dev/null | grep -q hello && echo {name} open ) & ")
     });
     format!("{}wait", each.collect::<String>())
 }
@@ -73,7 +73,7 @@ async fn a_job_reaches_the_internet_and_nothing_of_the_home() {
     let (_, _, other) = job(&runtime, node_id, &pinned, Reach::Internet, serve).await;
     let other = ContainerRuntime::address(&runtime, &other).await.unwrap().unwrap();
     wait_for("the other job", || home::reaches(other, 7000));
-    let bridge = docker(&["network", "inspect", "-f", "{{(index .IPAM.Config 0).Gateway}}", "bridge"]).parse().unwrap();
+    let bridge = docker(&["inspect", "-f", "{{.NetworkSettings.Gateway}}", "owners"]).parse().unwrap();
     let blocked: Vec<(&str, Ipv4Addr, u16)> = vec![
         ("router", [192, 168, 77, 1].into(), PORT),
         ("neighbour", [192, 168, 77, 50].into(), PORT),
@@ -205,7 +205,9 @@ async fn a_network_without_internet_reaches_its_own_containers_and_nothing_else(
 #[allow(clippy::disallowed_methods, reason = "a transfer of other processes is timed")]
 async fn a_cap_on_bandwidth_holds_within_a_tenth_both_ways() {
     const CAP: u64 = 2_000_000;
-    const BYTES: u64 = 8_000_000;
+    const BYTES: u64 = 16_000_000;
+    // The kernel lets the first second's worth pass at once, and our burst.
+    const AT_ONCE: u64 = CAP + (256 << 10);
     if alone("reach::a_cap_on_bandwidth_holds_within_a_tenth_both_ways") {
         return;
     }
@@ -228,8 +230,8 @@ async fn a_cap_on_bandwidth_holds_within_a_tenth_both_ways() {
         let (_, _, id) = job(&runtime, node_id, &pinned, Reach::Internet, &line).await;
         let exit = in_time(runtime.wait(&id)).await.unwrap();
         let took = Duration::try_from(exit.ended_at.duration_since(exit.started_at)).unwrap();
-        let rate = u32::try_from(BYTES).unwrap() as f64 / took.as_secs_f64();
+        let rate = f64::from(u32::try_from(BYTES - AT_ONCE).unwrap()) / took.as_secs_f64();
         println!("{way}: {rate:.0} bytes/s under a cap of {CAP}");
-        assert!((rate / 2_000_000.0 - 1.0).abs() < 0.15, "{way}: {rate} bytes/s under a cap of {CAP}");
+        assert!((rate / 2_000_000.0 - 1.0).abs() < 0.1, "{way}: {rate} bytes/s under a cap of {CAP}");
     }
 }

@@ -25,16 +25,18 @@ async fn rules_outlive_other_firewalls_and_engines_and_come_back_when_taken_away
     let mut home = Home::new();
     let node_id = NodeId::generate(Clock::system().now());
     let runtime = home.runtime(|_| {}).await;
+    docker(&["network", "create", "other"]);
     assert_eq!(nft::listing().await.unwrap(), None, "nothing is set before it is needed");
     assert_eq!(runtime.network_verdict(node_id, Reach::Internet).await, Verdict::Isolated);
     let rules = nft::listing().await.unwrap().expect("set");
     // What other programs do to firewalls.
-    docker(&["network", "create", "other"]);
+    docker(&["network", "create", "passing"]);
+    docker(&["network", "rm", "passing"]);
     assert!(command("iptables", &["-F"]).status.success());
     home.restart_engine();
     assert_eq!(nft::listing().await.unwrap().as_ref(), Some(&rules));
     // What takes them away or changes them.
-    for attack in ["flush ruleset", "delete table inet fizz", "flush chain inet fizz leaving"] {
+    for attack in ["delete table inet fizz", "flush chain inet fizz leaving"] {
         assert!(command("nft", &attack.split(' ').collect::<Vec<_>>()).status.success(), "{attack}");
         assert_ne!(nft::listing().await.unwrap().as_ref(), Some(&rules));
         assert_eq!(runtime.network_verdict(node_id, Reach::Internet).await, Verdict::Isolated, "{attack}");

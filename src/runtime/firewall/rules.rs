@@ -43,7 +43,8 @@ const NEVER: &[&str] = &[
 const MAIL: &str = "{ 25, 465, 587, 2525 }";
 /// Ports where names are asked for, plainly and over TLS.
 const NAMES: &str = "{ 53, 853 }";
-/// A cap lets a burst of this share of a second pass, so that it does not starve connections that send in bursts.
+/// A cap lets a burst of this share of a second pass, so that it does not starve connections that send in bursts; the kernel
+/// adds one second's worth by itself.
 const BURST_SHARE: u64 = 10;
 /// And no less than this, in bytes: a few of the largest packets that the kernel hands on at once.
 const BURST_MIN: u64 = 256 << 10;
