@@ -40,7 +40,7 @@ set_up() {
 }
 
 set_up_components() {
-    need docker-registry busybox-static iproute2 util-linux btrfs-progs podman crun catatonit
+    need docker-registry busybox-static iproute2 util-linux btrfs-progs podman crun catatonit runsc
     # Software Vulkan even beside a GPU: tests compare with it.
     ensure_vulkan_software || warn "no Vulkan driver could be installed"
     ensure_engine
