@@ -11,6 +11,7 @@ pub mod fake;
 pub mod gpus;
 mod health;
 pub mod images;
+mod inputs;
 mod logs;
 pub mod machine;
 mod output;

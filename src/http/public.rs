@@ -106,11 +106,12 @@ pub struct Answer {
 }
 
 impl PublicHttp {
-    /// A client that goes so far. [`super::install_crypto_provider`] must have been called.
+    /// A client that goes so far.
     ///
     /// # Errors
     /// [`PublicError::Setup`].
     pub fn new(reach: Reach) -> Result<Self, PublicError> {
+        super::install_crypto_provider();
         let client = reqwest::Client::builder()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

@@ -23,7 +23,7 @@ use tokio::sync::mpsc;
 use crate::agent::journal::{Journal, JournalError};
 use crate::clock::Clock;
 use crate::config::ImagesConfig;
-use crate::http::public::Reach;
+use crate::http::public::{PublicError, PublicHttp, Reach};
 use crate::runtime::images::cosign::{SignerKey, vouches};
 use crate::runtime::images::{BadRule, ImageName, ImageRules, Reference};
 use crate::runtime::provision::PulledImage;
@@ -144,6 +144,14 @@ impl Images {
         let registries = Registries::new(policy.reach);
         let (held, removing) = (Mutex::default(), tokio::sync::Mutex::new(()));
         Self(Arc::new(Shared { journal, clock, policy, registries, logins, held, removing }))
+    }
+
+    /// For what else is fetched for strangers: as far as registries that they name.
+    ///
+    /// # Errors
+    /// When HTTPS cannot be set up.
+    pub(super) fn strangers_http(&self) -> Result<PublicHttp, PublicError> {
+        self.0.registries.strangers()
     }
 
     /// Makes sure that a service's image is here and may be used, and pins it. `say` is told what is waited for.

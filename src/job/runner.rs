@@ -13,6 +13,8 @@ mod gpus;
 mod snapshot;
 mod task;
 
+pub(super) use engine::failure_of;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 

@@ -149,13 +149,22 @@ impl Registries {
     }
 
     fn http(&self, trusted: bool) -> Result<PublicHttp, RegistryError> {
-        let (cell, reach) = if trusted { (&self.named, Reach::Anywhere) } else { (&self.strangers, self.reach) };
-        if let Some(http) = cell.get() {
-            return Ok(http.clone());
-        }
-        let made = PublicHttp::new(reach).map_err(of_http)?;
-        Ok(cell.get_or_init(|| made).clone())
+        let made = if trusted { made_once(&self.named, Reach::Anywhere) } else { self.strangers() };
+        made.map_err(of_http)
     }
+
+    /// For addresses that strangers name.
+    pub(super) fn strangers(&self) -> Result<PublicHttp, PublicError> {
+        made_once(&self.strangers, self.reach)
+    }
+}
+
+fn made_once(cell: &OnceLock<PublicHttp>, reach: Reach) -> Result<PublicHttp, PublicError> {
+    if let Some(http) = cell.get() {
+        return Ok(http.clone());
+    }
+    let made = PublicHttp::new(reach)?;
+    Ok(cell.get_or_init(|| made).clone())
 }
 
 #[derive(Deserialize)]

@@ -8,6 +8,7 @@ use tokio::sync::{Mutex, mpsc};
 
 use super::RunnerDeps;
 use crate::job::backoff::Backoff;
+use crate::job::inputs;
 use crate::job::machine::{Heard, Input};
 use crate::runtime::network::{ContainerNetwork, LeaseNetworkSpec, NetworkId};
 use crate::runtime::{
@@ -25,7 +26,7 @@ const REFUSALS_MAX: u32 = 3;
 /// What goes wrong and heals itself, for the snapshot; `None` when it has healed.
 pub(super) type Trouble = mpsc::Sender<Option<String>>;
 
-/// Fetches the image.
+/// Fetches the image, and the inputs meanwhile.
 pub(super) async fn pull(
     deps: RunnerDeps,
     lease_id: LeaseId,
@@ -35,9 +36,20 @@ pub(super) async fn pull(
 ) -> Heard {
     let say = |what| say(&trouble, Some(what));
     let pull = || deps.images.prepare(&*deps.runtime, lease_id, &service, progress.clone(), &say);
-    match patiently(pull, &trouble).await {
-        Ok(image) => Heard::Pulled(image),
-        Err(error) => failed(&error),
+    let image = async { patiently(pull, &trouble).await.map_err(|error| failed(&error)) };
+    let inputs = async { inputs::fetch(&deps, lease_id, &service).await.map_err(Heard::from) };
+    match futures_util::future::try_join(image, inputs).await {
+        Ok((image, ())) => Heard::Pulled(image),
+        Err(failure) => failure,
+    }
+}
+
+/// Puts the inputs into a container that was just made.
+pub(super) async fn put_inputs(deps: RunnerDeps, lease_id: LeaseId, service: ServiceSpec, made: Heard) -> Heard {
+    let Heard::Created { container } = &made else { return made };
+    match inputs::put(&deps, lease_id, &service, &ContainerId(container.clone())).await {
+        Ok(()) => made,
+        Err(failure) => failure.into(),
     }
 }
 
@@ -355,7 +367,7 @@ fn failed(error: &RuntimeError) -> Heard {
 }
 
 /// The engine's errors as the coordinator hears of them.
-pub(super) fn failure_of(error: &RuntimeError) -> FailureKind {
+pub(in crate::job) fn failure_of(error: &RuntimeError) -> FailureKind {
     match error {
         RuntimeError::NotRunning { .. }
         | RuntimeError::PermissionDenied { .. }

@@ -13,6 +13,7 @@ use super::{LeaseCommand, LeaseSnapshot, RunnerDeps, engine, gpus, snapshot};
 use crate::agent::journal::JournalError;
 use crate::job::PortError;
 use crate::job::backoff::Backoff;
+use crate::job::inputs;
 use crate::job::logs::LogWord;
 use crate::job::machine::{Action, Deed, Heard, Input, LogPosition, Machine, Now, Stage, Terms};
 use crate::job::output::{self, OutputOutcome, OutputTask};
@@ -320,9 +321,11 @@ impl Task {
         let (runtime, trouble) = (self.deps.runtime.clone(), self.trouble.0.clone());
         // Several are found by label.
         let known = self.container(0).filter(|_| self.assignment.spec.services.len() == 1);
-        let spool = output::spool_path(&self.deps.spool_dir, lease_id);
+        let spool_dir = self.deps.spool_dir.clone();
+        let spool = output::spool_path(&spool_dir, lease_id);
         self.push(async move {
             output::discard(&spool).await;
+            inputs::discard(&spool_dir, lease_id, None).await;
             Done::Input(engine::remove(runtime, known, node_id, lease_id, trouble).await)
         });
     }

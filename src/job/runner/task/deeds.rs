@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 
 use super::{Done, Task};
 use crate::job::disk::DiskLimits;
+use crate::job::inputs;
 use crate::job::logs::{self, LogOutcome, LogTask, LogWord};
 use crate::job::machine::{CompanionStage, Deed, Heard, Input};
 use crate::job::runner::{RunnerDeps, check, disk, engine, gpus};
@@ -33,6 +34,7 @@ impl Task {
             }
             Deed::Attach => self.with_container(index, |_, id| Box::pin(engine::attach(runtime, id, trouble))),
             Deed::Watch => {
+                self.discard_inputs(index);
                 self.with_container(index, |deps, id| Box::pin(engine::watch(deps, id, trouble)));
                 self.watch_disk(index);
                 self.watch_gpus(index);
@@ -98,7 +100,24 @@ impl Task {
         let made = Arc::clone(&self.network);
         let joining = network.map(|network| engine::Joining { network, alias, made });
         let create = engine::create(self.deps.runtime.clone(), spec, joining, self.trouble.0.clone());
-        self.push(async move { Done::Input(Input::of(index, create.await)) });
+        let (deps, lease_id) = (self.deps.clone(), self.assignment.lease_id);
+        let service = self.assignment.spec.services.get(index).cloned().unwrap_or_default();
+        self.push(async move {
+            let made = engine::put_inputs(deps, lease_id, service, create.await).await;
+            Done::Input(Input::of(index, made))
+        });
+    }
+
+    /// The container has them.
+    fn discard_inputs(&mut self, index: usize) {
+        let (deps, lease_id) = (self.deps.clone(), self.assignment.lease_id);
+        let service = self.assignment.spec.services.get(index).filter(|service| !service.inputs.is_empty()).cloned();
+        if let Some(service) = service {
+            self.push(async move {
+                inputs::discard(&deps.spool_dir, lease_id, Some(&service)).await;
+                Done::Nothing
+            });
+        }
     }
 
     fn gpus_of(&self, index: usize) -> Vec<GpuBinding> {
