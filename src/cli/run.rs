@@ -6,6 +6,7 @@
 //! - One submission makes one job, however often the network breaks.
 
 pub mod ending;
+pub mod fetched;
 mod file;
 pub mod keep;
 pub mod progress;
@@ -25,7 +26,7 @@ use super::values::{
 use super::{output, unpack};
 use crate::clock::Clock;
 use crate::rent::{RentClient, RentError};
-use crate::wire::job::{Isolation, JobView, Reach};
+use crate::wire::job::{InputSpec, Isolation, JobView, Reach};
 use crate::wire::{HourlyRate, JobId, NodeId};
 use keep::KeepArgs;
 
@@ -122,6 +123,15 @@ pub struct RunArgs {
     /// Of the internet only this domain and what is below it; repeat for more
     #[arg(long, value_name = "NAME", help_heading = "Container")]
     pub domain: Vec<String>,
+    /// A file that the node fetches into the container before it starts; repeatable
+    #[arg(long, value_name = "URL#sha256=HEX:/PATH", value_parser = fetched::parse_input, help_heading = "Container")]
+    pub input: Vec<InputSpec>,
+    /// File with USER:PASSWORD for the image's registry
+    #[arg(long, value_name = "FILE", conflicts_with = "registry_auth", help_heading = "Container")]
+    pub registry_login_file: Option<PathBuf>,
+    /// Let the node pull the image with the login that `docker login` keeps here
+    #[arg(long, help_heading = "Container")]
+    pub registry_auth: bool,
     /// Name of the job, for people
     #[arg(long, value_name = "NAME", help_heading = "Container")]
     pub name: Option<String>,

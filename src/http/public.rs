@@ -32,8 +32,8 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 pub enum Reach {
     /// Public addresses only.
     Public,
-    /// Public addresses and this one; for tests.
-    PublicAnd(IpAddr),
+    /// This address and no other; for tests.
+    Only(IpAddr),
     /// Everywhere: for addresses that the owner named himself.
     Anywhere,
 }
@@ -42,7 +42,7 @@ impl Reach {
     fn includes(self, address: IpAddr) -> bool {
         match self {
             Self::Public => addresses::is_strangers(address),
-            Self::PublicAnd(other) => address == other || addresses::is_strangers(address),
+            Self::Only(other) => address == other,
             Self::Anywhere => true,
         }
     }

@@ -230,9 +230,11 @@ impl Images {
         let found = registries.resolve(&self.ask(wanted, reference)).await;
         let at_mirror = self.mirrored(wanted, reference);
         match (found, at_mirror) {
-            (Err(RegistryError::Busy { .. } | RegistryError::Unreachable(_)), Some(mirrored)) => {
-                registries.resolve(&Ask { image: &mirrored, login: None, trusted: true }).await
-            }
+            // All but a plain no.
+            (
+                Err(RegistryError::Busy { .. } | RegistryError::Unreachable(_) | RegistryError::NotPublic(_)),
+                Some(mirrored),
+            ) => registries.resolve(&Ask { image: &mirrored, login: None, trusted: true }).await,
             (found, _) => found,
         }
     }

@@ -39,6 +39,7 @@ pub fn build(args: &RunArgs, ours: &dyn Fn(&str) -> Option<String>) -> Result<Jo
     if args.disk == 0 && args.output.is_some() {
         return Err(CliError::usage("--output needs disk for what is brought back; leave out --disk 0"));
     }
+    let registry = super::fetched::login(&args.image, args.registry_login_file.as_deref(), args.registry_auth)?;
     Ok(JobSpec {
         name: args.name.clone(),
         services: vec![ServiceSpec {
@@ -48,6 +49,8 @@ pub fn build(args: &RunArgs, ours: &dyn Fn(&str) -> Option<String>) -> Result<Jo
             command: args.command.clone(),
             env,
             workdir: args.workdir.clone(),
+            inputs: args.input.clone(),
+            registry,
             resources: Resources {
                 cpu_millis: args.cpus,
                 memory_bytes: args.memory,

@@ -86,7 +86,7 @@ async fn a_redirect_into_the_home_is_refused() {
     for (to, why) in [("http://127.0.0.2/", "127.0.0.2"), ("http://10.0.0.1/", "10.0.0.1"), ("ftp://127.0.0.1/", "ftp")]
     {
         let (address, _) = server(vec![moved(to)]).await;
-        let client = client(Reach::PublicAnd(address.ip()));
+        let client = client(Reach::Only(address.ip()));
         let error =
             client.follow(Method::GET, &url(&format!("http://{address}/")), HeaderMap::new()).await.unwrap_err();
         assert!(error.to_string().contains(why), "{to}: {error}");

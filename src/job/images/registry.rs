@@ -326,4 +326,63 @@ mod tests {
         let error = registries.resolve(&Ask { image: &image, login: None, trusted: true }).await.unwrap_err();
         assert!(matches!(error, RegistryError::Unreachable(_)), "{error:?}");
     }
+
+    /// Answers one connection after the other and says what was asked.
+    async fn server(answers: Vec<String>) -> (Reference, tokio::task::JoinHandle<Vec<String>>) {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            let mut asked = Vec::new();
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(stream.read_u8().await.unwrap());
+                }
+                asked.push(String::from_utf8(head).unwrap());
+                let answer = answer.replace("SELF", &address.to_string());
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+            asked
+        });
+        (Reference::parse(&format!("{address}/a/b:1")).unwrap(), task)
+    }
+
+    fn answer(head: &str, body: &str) -> String {
+        format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}", body.len())
+    }
+
+    #[tokio::test]
+    async fn a_token_is_fetched_with_the_jobs_login_and_the_login_goes_nowhere_else() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        let (image, asked) = server(vec![
+            answer("401 X\r\nwww-authenticate: Bearer realm=\"http://SELF/token\",service=\"s\",scope=\"x\"", ""),
+            answer("200 OK", "{\"token\": \"abc\"}"),
+            answer(&format!("200 OK\r\ndocker-content-digest: {digest}"), ""),
+        ])
+        .await;
+        let login = RegistryLogin { username: "me".into(), password: crate::wire::Secret::new("sesame") };
+        let registries = Registries::new(Reach::Only("127.0.0.1".parse().unwrap()));
+        let ask = Ask { image: &image, login: Some(&login), trusted: false };
+        assert_eq!(registries.resolve(&ask).await.unwrap(), digest);
+        let asked = asked.await.unwrap();
+        assert!(asked[0].starts_with("HEAD /v2/a/b/manifests/1 ") && !asked[0].contains("authorization"));
+        assert!(asked[1].starts_with("GET /token?service=s&scope=repository%3Aa%2Fb%3Apull "), "{}", asked[1]);
+        assert!(asked[1].contains(&format!("Basic {}", STANDARD.encode("me:sesame"))));
+        assert!(asked[2].contains("Bearer abc") && !asked[2].contains("Basic"));
+    }
+
+    #[tokio::test]
+    async fn a_registry_that_has_had_enough_says_when_to_come_back() {
+        for (head, wait) in
+            [("429 X\r\nretry-after: 17", Some(17)), ("429 X", None), ("429 X\r\nretry-after: soon", None)]
+        {
+            let (image, _asked) = server(vec![answer(head, "")]).await;
+            let registries = Registries::new(Reach::Only("127.0.0.1".parse().unwrap()));
+            let error = registries.resolve(&Ask { image: &image, login: None, trusted: false }).await.unwrap_err();
+            let RegistryError::Busy { retry_after, .. } = error else { panic!("{error:?}") };
+            assert_eq!(retry_after, wait.map(Duration::from_secs), "{head}");
+        }
+    }
 }

@@ -97,7 +97,7 @@ async fn answer(stream: &mut tokio::net::TcpStream, content: &[u8], from: usize,
 }
 
 fn http() -> PublicHttp {
-    PublicHttp::new(Reach::PublicAnd("127.0.0.1".parse().unwrap())).unwrap()
+    PublicHttp::new(Reach::Only("127.0.0.1".parse().unwrap())).unwrap()
 }
 
 fn content() -> Vec<u8> {

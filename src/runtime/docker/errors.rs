@@ -204,6 +204,10 @@ mod tests {
         let private =
             pull("pull access denied for x/y, repository does not exist or may require 'docker login': denied");
         assert!(matches!(private, RuntimeError::ImageNotFound { .. }));
+        let busy = pull(
+            "toomanyrequests: You have reached your unauthenticated pull rate limit. https://www.docker.com/increase-rate-limit",
+        );
+        assert!(matches!(busy, RuntimeError::RegistryBusy { retry_after: None, .. }), "{busy}");
         let down = pull("Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused");
         assert!(matches!(down, RuntimeError::PullFailed { .. }));
         let other = pull("no matching manifest for linux/amd64 in the manifest list entries");
