@@ -354,6 +354,7 @@ async fn run(world: &World, change: impl FnOnce(&mut Assignment)) -> Received {
         runtime: world.engine.clone(),
         port: Arc::new(port.clone()),
         images: world.images.clone(),
+        gpus: fizz::job::gpus::Gpus::default(),
         journal: Journal::open(&world.folder.path().join("runner.sqlite")).await.unwrap(),
         node_id: node.node_id,
         clock: clock.clone(),
