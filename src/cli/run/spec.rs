@@ -39,7 +39,8 @@ pub fn build(args: &RunArgs, ours: &dyn Fn(&str) -> Option<String>) -> Result<Jo
     if args.disk == 0 && args.output.is_some() {
         return Err(CliError::usage("--output needs disk for what is brought back; leave out --disk 0"));
     }
-    let registry = super::fetched::login(&args.image, args.registry_login_file.as_deref(), args.registry_auth)?;
+    let image = args.image.as_deref().unwrap_or_default();
+    let registry = super::fetched::login(image, args.registry_login_file.as_deref(), args.registry_auth)?;
     Ok(JobSpec {
         name: args.name.clone(),
         services: vec![ServiceSpec {
