@@ -157,7 +157,8 @@ pub struct RunArgs {
     #[arg(long, value_name = "FILE", conflicts_with_all = [
         "image", "command", "cpus", "memory", "gpus", "disk", "pids_limit", "shm_size", "node", "isolation", "env", "env_file",
         "workdir", "root", "entrypoint", "name", "stop_timeout", "max_price", "timeout", "start_within", "interactive", "restart",
-        "health", "health_interval", "health_timeout", "health_retries", "health_start_period",
+        "health", "health_interval", "health_timeout", "health_retries", "health_start_period", "input", "registry_login_file",
+        "registry_auth",
     ], help_heading = "Options")]
     pub file: Option<PathBuf>,
     /// Bring /output back into this folder
