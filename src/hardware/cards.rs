@@ -51,7 +51,7 @@ fn names(folder: &Path) -> Vec<String> {
     entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
 }
 
-/// `GPU UUID: 	 GPU-…` of the driver's text. A card that is not ready shows question marks.
+/// `GPU UUID: GPU-…` of the driver's text. A card that is not ready shows question marks.
 fn uuid_of(information: &str) -> Option<String> {
     let (_, rest) = information.split_once("GPU UUID:")?;
     let uuid = rest.split_whitespace().next()?;

@@ -183,7 +183,7 @@ impl Images {
         let wanted = Wanted { runtime, lease_id, image, login, progress };
         let (mut waited, mut next) = (Duration::ZERO, BUSY_FIRST);
         loop {
-            let error = match self.from_registry(&wanted, &reference).await {
+            let error = match self.out_of_registry(&wanted, &reference).await {
                 Err(error @ RuntimeError::RegistryBusy { .. }) => error,
                 other => return other,
             };
@@ -199,7 +199,7 @@ impl Images {
     }
 
     /// One try: what the name means, whether it is here, else a pull; then who signed it.
-    async fn from_registry(&self, wanted: &Wanted<'_>, reference: &Reference) -> Result<PinnedImage, RuntimeError> {
+    async fn out_of_registry(&self, wanted: &Wanted<'_>, reference: &Reference) -> Result<PinnedImage, RuntimeError> {
         let resolved = match self.resolve(wanted, reference).await {
             Ok(digest) => Some(digest),
             Err(RegistryError::Unreachable(why)) => {
@@ -330,10 +330,7 @@ impl Images {
 
 /// How long to wait for a registry that is busy: as long as it says, or longer and longer.
 fn busy_wait(error: &RuntimeError, next: Duration, jitter: f64) -> Duration {
-    let asked = match error {
-        RuntimeError::RegistryBusy { retry_after: Some(asked), .. } => *asked,
-        _ => Duration::ZERO,
-    };
+    let asked = if let RuntimeError::RegistryBusy { retry_after: Some(asked), .. } = error { *asked } else { Duration::ZERO };
     // Jitter on top of what was asked for, never below it.
     asked.max(next.mul_f64(jitter)).saturating_add(asked.mul_f64((jitter - 0.75) / 5.0))
 }

@@ -77,7 +77,6 @@ pub fn build(args: &RunArgs, ours: &dyn Fn(&str) -> Option<String>) -> Result<Jo
         network: network(args)?,
         output_path: args.output.is_some().then(|| OUTPUT_PATH.to_owned()),
         interactive: args.interactive,
-        ..JobSpec::default()
     })
 }
 

@@ -49,6 +49,9 @@ pub(super) async fn run(
     }
 }
 
+/// Both ends of a queue: works hold the first, the loop reads the second.
+type Channel<T> = (mpsc::Sender<T>, mpsc::Receiver<T>);
+
 struct Task {
     deps: RunnerDeps,
     assignment: Assignment,
@@ -59,15 +62,15 @@ struct Task {
     outbox: VecDeque<LeaseEvent>,
     works: JoinSet<Done>,
     publish: watch::Sender<LeaseSnapshot>,
-    progress: (mpsc::Sender<PullProgress>, mpsc::Receiver<PullProgress>),
-    trouble: (mpsc::Sender<Option<String>>, mpsc::Receiver<Option<String>>),
+    progress: Channel<PullProgress>,
+    trouble: Channel<Option<String>>,
     trouble_now: Option<String>,
     pull_per_mille: Option<u16>,
     pull: Option<AbortHandle>,
     /// The way to the task that hands the log over.
     log: Option<mpsc::Sender<LogWord>>,
     /// What is heard of a container while the work that hears it goes on.
-    heard: (mpsc::Sender<(usize, Heard)>, mpsc::Receiver<(usize, Heard)>),
+    heard: Channel<(usize, Heard)>,
     /// The checks that go on, by number of their service.
     checks: HashMap<usize, AbortHandle>,
     /// The lease's network, once it is made.

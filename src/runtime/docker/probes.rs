@@ -140,7 +140,7 @@ impl DockerRuntime {
             start: id.bytes().fold(0, |start, byte| start << 1 ^ u32::from(byte)),
         };
         let (network, subnet) = self.make_network(&request).await?;
-        Ok(Place { network, bridge: Some(subnet).map(first_address) })
+        Ok(Place { network, bridge: Some(first_address(subnet)) })
     }
 
     /// Starts a probe, waits for its end and reads what it says.

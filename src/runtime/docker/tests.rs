@@ -6,7 +6,7 @@ use super::*;
 use crate::wire::LeaseId;
 
 /// An engine that takes every call and never answers one.
-async fn hung(folder: &std::path::Path) -> DockerRuntime {
+fn hung(folder: &std::path::Path) -> DockerRuntime {
     let socket = folder.join("engine.sock");
     let listener = UnixListener::bind(&socket).unwrap();
     tokio::spawn(async move {
@@ -23,7 +23,7 @@ async fn hung(folder: &std::path::Path) -> DockerRuntime {
 #[tokio::test]
 async fn every_call_to_an_engine_that_hangs_ends_at_its_deadline() {
     let folder = tempfile::tempdir().unwrap();
-    let engine = hung(folder.path()).await;
+    let engine = hung(folder.path());
     let id = ContainerId("some".to_owned());
     let epoch = Timestamp::UNIX_EPOCH;
     let (node_id, lease_id) = (NodeId::generate(epoch), LeaseId::generate(epoch));

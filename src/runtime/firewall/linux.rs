@@ -42,10 +42,9 @@ pub async fn listing() -> Result<Option<String>, NftError> {
     if output.status.success() {
         return Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()));
     }
-    match failure(&output) {
-        NftError::Failed { detail } if detail.contains("No such file or directory") => Ok(None),
-        error => Err(error),
-    }
+    let error = failure(&output);
+    let absent = matches!(&error, NftError::Failed { detail } if detail.contains("No such file or directory"));
+    if absent { Ok(None) } else { Err(error) }
 }
 
 fn failure(output: &Output) -> NftError {
