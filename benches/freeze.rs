@@ -50,6 +50,7 @@ async fn measure() -> Outcome<()> {
         journal: journal.clone(),
         clock: clock.clone(),
         node_id,
+        gpus: fizz::job::gpus::Gpus::default(),
         spool_dir: folder.path().to_owned(),
         images: Images::new(journal.clone(), clock.clone(), ImagePolicy::default(), Logins::default()),
     };

@@ -1,5 +1,6 @@
 //! Renters in their own running jobs, over a real Docker engine: coordinator and agent as they are, in this process.
 #![cfg(feature = "coordinator")]
+#![expect(clippy::wildcard_enum_match_arm, reason = "any other frame fails the test")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up must fail loudly")]
 
 mod docker_support;

@@ -91,7 +91,7 @@ async fn a_job_is_nobody_with_no_rights_in_a_box_of_limited_size() {
 
     let mounts = part(&seen, "mounts");
     let options = |path: &str| -> Vec<String> {
-        let line = mounts.lines().filter(|line| line.split(' ').nth(1) == Some(path)).last();
+        let line = mounts.lines().rfind(|line| line.split(' ').nth(1) == Some(path));
         line.unwrap_or_else(|| panic!("{path}: {mounts}")).split([' ', ',']).map(str::to_owned).collect()
     };
     for path in ["/tmp", "/run", "/var/tmp"] {

@@ -43,6 +43,7 @@ impl Bench {
             journal,
             clock: Clock::system(),
             node_id: node.node_id,
+            gpus: fizz::job::gpus::Gpus::default(),
             spool_dir: folder.path().to_owned(),
         };
         Self { port, deps, engine, image: TestImage::new(), _node: node, _folder: folder }

@@ -137,7 +137,7 @@ fn is_host_name(name: &str) -> bool {
             && !label.starts_with('-')
             && !label.ends_with('-')
     };
-    let is_address = name.parse::<std::net::Ipv4Addr>().is_ok();
+    let is_address = name.parse::<core::net::Ipv4Addr>().is_ok();
     name.len() <= 253 && !is_address && name.split('.').all(is_label)
 }
 

@@ -330,7 +330,8 @@ impl Images {
 
 /// How long to wait for a registry that is busy: as long as it says, or longer and longer.
 fn busy_wait(error: &RuntimeError, next: Duration, jitter: f64) -> Duration {
-    let asked = if let RuntimeError::RegistryBusy { retry_after: Some(asked), .. } = error { *asked } else { Duration::ZERO };
+    let asked =
+        if let RuntimeError::RegistryBusy { retry_after: Some(asked), .. } = error { *asked } else { Duration::ZERO };
     // Jitter on top of what was asked for, never below it.
     asked.max(next.mul_f64(jitter)).saturating_add(asked.mul_f64((jitter - 0.75) / 5.0))
 }

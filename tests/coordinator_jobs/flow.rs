@@ -262,7 +262,8 @@ async fn an_output_goes_on_where_it_broke_off_and_is_sent_once_but_for_the_part_
         } else {
             node.part(lease, at, part.clone(), &sum).await.unwrap();
             // Said twice, or late, changes nothing.
-            assert_eq!(node.part(lease, at, part, &sum).await.unwrap() as usize, tar.len().min(at + PART));
+            let holds = node.part(lease, at, part, &sum).await.unwrap();
+            assert_eq!(usize::try_from(holds).unwrap(), tar.len().min(at + PART));
             if calls == 1 {
                 assert_eq!(code(node.part(lease, 2 * PART, tar.slice(..10), &sum).await), ErrorCode::OffsetGap);
             }
