@@ -89,6 +89,7 @@ impl Runner {
             journal: self.journal.clone(),
             clock: clock.clone(),
             node_id: self.node_id,
+            gpus: fizz::job::gpus::Gpus::default(),
             spool_dir: self.folder.path().to_owned(),
         };
         let assignment = assignment(task, clock);

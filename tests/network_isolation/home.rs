@@ -126,7 +126,7 @@ impl Home {
     }
 
     /// Runs a command in the namespace outside.
-    pub(crate) fn from_outside(&self, args: &[&str]) -> std::process::Output {
+    pub(crate) fn call_from_outside(&self, args: &[&str]) -> std::process::Output {
         let namespace = format!("--net=/proc/{}/ns/net", self.outside.id());
         Command::new("nsenter").arg(namespace).args(args).output().unwrap()
     }

@@ -151,7 +151,7 @@ async fn nobody_reaches_a_job_but_its_agent_even_where_docker_would_let_them() {
     let set = std::process::Command::new("iptables").args(["-I", "FORWARD", "-j", "ACCEPT"]).status().unwrap();
     assert!(set.success());
     let from_home = |address: Ipv4Addr| {
-        let said = home.from_outside(&["busybox", "nc", "-w", "2", &address.to_string(), "7000"]);
+        let said = home.call_from_outside(&["busybox", "nc", "-w", "2", &address.to_string(), "7000"]);
         String::from_utf8_lossy(&said.stdout).contains("hello")
     };
     assert!(from_home(of_owner), "the control: what is not ours is reached from the home's network");
