@@ -20,7 +20,9 @@ pub mod edit;
 mod locate;
 mod units;
 
-pub use ceiling::{Ceiling, CpuWeight, ImagesConfig, NetworkConfig, RootRule, SandboxConfig};
+pub(crate) use locate::hint;
+
+pub use ceiling::{Ceiling, CpuWeight, ImagesConfig, NetworkConfig, Pool, RootRule, SandboxConfig};
 pub use units::{ByteSize, CpuMillis, Price};
 
 use crate::wire::HourlyRate;

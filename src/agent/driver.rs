@@ -43,6 +43,7 @@ mod joining;
 mod leases;
 mod measure;
 mod reach;
+mod room;
 mod taking;
 mod view;
 

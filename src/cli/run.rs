@@ -83,7 +83,7 @@ pub struct RunArgs {
     /// Memory, like 512m or 2g
     #[arg(long, short, value_name = "SIZE", default_value = "512m", value_parser = parse_bytes, help_heading = "Resources")]
     pub memory: u64,
-    /// Whole GPUs; no node lends any yet, so such a job waits
+    /// Whole GPUs, which nobody else has meanwhile
     #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Resources")]
     pub gpus: u32,
     /// Disk for what the job writes, like 1g; with 0 it can write to memory only

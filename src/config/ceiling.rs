@@ -1,5 +1,6 @@
 //! The owner's ceiling: what a stranger's container may have on this machine at most. Nothing on the wire can raise it.
 
+use std::net::Ipv4Addr;
 use std::path::PathBuf;
 
 use serde::Deserialize;
@@ -95,13 +96,13 @@ pub struct NetworkConfig {
     /// Only these domains and what is below them; everything public when empty.
     pub domains: Vec<String>,
     /// IPv4 addresses of the name servers that jobs may ask.
-    pub resolvers: Vec<std::net::Ipv4Addr>,
+    pub resolvers: Vec<Ipv4Addr>,
     /// Most bytes per second a job may receive, `"10MB"`; without limit when absent.
     pub download_per_second: Option<ByteSize>,
     /// Most bytes per second a job may send; without limit when absent.
     pub upload_per_second: Option<ByteSize>,
     /// IPv4 network out of which jobs get their addresses, `"10.219.0.0/16"`; a free one is found when absent.
-    pub pool: Option<String>,
+    pub pool: Option<Pool>,
 }
 
 impl Default for NetworkConfig {
@@ -109,12 +110,67 @@ impl Default for NetworkConfig {
         Self {
             internet: true,
             domains: Vec::new(),
-            resolvers: vec![std::net::Ipv4Addr::new(9, 9, 9, 9), std::net::Ipv4Addr::new(1, 1, 1, 1)],
+            resolvers: vec![Ipv4Addr::new(9, 9, 9, 9), Ipv4Addr::new(1, 1, 1, 1)],
             download_per_second: None,
             upload_per_second: None,
             pool: None,
         }
     }
+}
+
+/// Private networks (RFC 1918) that a pool may be, or be a part of.
+const PRIVATE: [(Ipv4Addr, u8); 3] =
+    [(Ipv4Addr::new(10, 0, 0, 0), 8), (Ipv4Addr::new(172, 16, 0, 0), 12), (Ipv4Addr::new(192, 168, 0, 0), 16)];
+
+/// A private IPv4 network of 8 to 26 bits, out of which jobs get their addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Pool {
+    address: Ipv4Addr,
+    prefix: u8,
+}
+
+impl Pool {
+    /// Its first address.
+    #[must_use]
+    pub const fn address(self) -> Ipv4Addr {
+        self.address
+    }
+
+    /// How many bits all its addresses share, 8 to 26.
+    #[must_use]
+    pub const fn prefix(self) -> u8 {
+        self.prefix
+    }
+}
+
+impl TryFrom<String> for Pool {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let parts =
+            text.split_once('/').and_then(|(address, prefix)| Some((address.parse().ok()?, prefix.parse().ok()?)));
+        let Some((address, prefix)): Option<(Ipv4Addr, u8)> = parts else {
+            return Err(format!("'{text}' must be an IPv4 network like 10.219.0.0/16"));
+        };
+        if !(8..=26).contains(&prefix) {
+            return Err(format!("'{text}' must have from 8 to 26 bits, like 10.219.0.0/16"));
+        }
+        let first = first_of(address, prefix);
+        if first != address {
+            return Err(format!("'{text}' has bits beyond its prefix; write {first}/{prefix}"));
+        }
+        if PRIVATE.iter().any(|&(private, bits)| prefix >= bits && first_of(address, bits) == private) {
+            Ok(Self { address, prefix })
+        } else {
+            Err(format!("'{text}' is not private; take a part of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16"))
+        }
+    }
+}
+
+/// The first address of the network of `prefix` bits, 1 to 32, that holds `address`.
+fn first_of(address: Ipv4Addr, prefix: u8) -> Ipv4Addr {
+    (u32::from(address) & !u32::MAX.checked_shr(prefix.into()).unwrap_or(0)).into()
 }
 
 /// Where images may come from, and how many are kept.

@@ -68,7 +68,8 @@ fn describe(at: String, path: &[String], error: &figment::Error) -> ConfigError 
     }
 }
 
-fn hint(field: &str, known: &[&str]) -> String {
+/// What was probably meant, or what there is; follows a sentence.
+pub(crate) fn hint(field: &str, known: &[&str]) -> String {
     let nearest = known.iter().map(|k| (if k.starts_with(field) { 0 } else { distance(field, k) }, k)).min();
     match nearest.filter(|(far, _)| *far <= 2.min(field.len() / 2) || far * 2 < field.len()) {
         Some((_, key)) => format!("; did you mean '{key}'?"),

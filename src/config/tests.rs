@@ -67,6 +67,8 @@ fn a_whole_file_is_read() {
     let ceiling = config.ceiling();
     assert_eq!((ceiling.sandbox.root, ceiling.sandbox.cpu_weight.get()), (RootRule::Remapped, 128));
     assert_eq!(ceiling.network.download_per_second.unwrap().0, 10_000_000);
+    let pool = ceiling.network.pool.unwrap();
+    assert_eq!((pool.address().to_string().as_str(), pool.prefix()), ("10.219.0.0", 16));
     assert_eq!(ceiling.images.cache.unwrap().0, 20 << 30);
 }
 
@@ -96,6 +98,13 @@ fn a_wrong_value_is_told_with_its_place() {
         ("[[coordinators]]\nurl = \"http://a\"", "fizz.toml:2:7:", "https://"),
         ("drain_deadline_seconds = 100000", "fizz.toml:1:26:", "86400"),
         ("name = 7", "fizz.toml:1:8:", "'name'"),
+        ("[network]\npool = \"many\"", "fizz.toml:2:8:", "like 10.219.0.0/16"),
+        ("[network]\npool = \"fd00::/64\"", "fizz.toml:2:8:", "like 10.219.0.0/16"),
+        ("[network]\npool = \"10.219.0.0\"", "fizz.toml:2:8:", "like 10.219.0.0/16"),
+        ("[network]\npool = \"10.219.0.0/27\"", "fizz.toml:2:8:", "8 to 26 bits"),
+        ("[network]\npool = \"10.219.0.1/16\"", "fizz.toml:2:8:", "write 10.219.0.0/16"),
+        ("[network]\npool = \"172.0.0.0/8\"", "fizz.toml:2:8:", "not private"),
+        ("[network]\npool = \"8.8.8.0/24\"", "fizz.toml:2:8:", "not private"),
     ] {
         let error = error(text);
         assert!(error.starts_with(place) && error.contains(part), "{text:?} gave {error}");

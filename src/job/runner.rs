@@ -124,9 +124,19 @@ pub struct LeaseHandle {
 /// `found` are the lease's containers, if the engine has any; they are used where the journal knows nothing of them.
 #[must_use]
 pub fn spawn(deps: RunnerDeps, assignment: Assignment, found: Vec<OwnedContainer>) -> LeaseHandle {
+    begin(deps, assignment, found, None)
+}
+
+/// The same for a lease that this node must not take: if it has not begun, it ends with this reason and may run elsewhere.
+#[must_use]
+pub fn refuse(deps: RunnerDeps, assignment: Assignment, found: Vec<OwnedContainer>, why: String) -> LeaseHandle {
+    begin(deps, assignment, found, Some(why))
+}
+
+fn begin(deps: RunnerDeps, assignment: Assignment, found: Vec<OwnedContainer>, refused: Option<String>) -> LeaseHandle {
     let (commands, inbox) = mpsc::channel(COMMANDS_MAX);
     let (publish, snapshot) = watch::channel(snapshot::first(&assignment));
-    let done = tokio::spawn(task::run(deps, assignment, found, inbox, publish));
+    let done = tokio::spawn(task::run(deps, assignment, found, refused, inbox, publish));
     LeaseHandle { commands, snapshot, done }
 }
 

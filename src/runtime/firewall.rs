@@ -58,7 +58,7 @@ impl Default for NetworkPolicy {
 }
 
 impl From<&NetworkConfig> for NetworkPolicy {
-    /// The owner's configuration. A pool that is no network was refused when the file was read.
+    /// The owner's configuration.
     fn from(config: &NetworkConfig) -> Self {
         Self {
             internet: config.internet,
@@ -66,7 +66,7 @@ impl From<&NetworkConfig> for NetworkPolicy {
             domains: config.domains.clone(),
             download_per_second: config.download_per_second.map(|size| size.0),
             upload_per_second: config.upload_per_second.map(|size| size.0),
-            pool: config.pool.as_deref().and_then(|pool| pool.parse().ok()),
+            pool: config.pool.map(|pool| Subnet::new(pool.address(), pool.prefix())),
         }
     }
 }

@@ -67,6 +67,30 @@ async fn what_cannot_be_parsed_ends_with_2_and_says_what_can() {
 }
 
 #[tokio::test]
+async fn misspelled_files_are_refused_with_their_place() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::write(home.path().join("job.toml"), "nmae = \"x\"\n").unwrap();
+    let ended = run(home.path(), &["run", "--file", "job.toml"]).await.expect(2);
+    assert!(ended.err.contains("job.toml:1:1: there is no key 'nmae'; did you mean 'name'?"), "{}", ended.err);
+    std::fs::write(home.path().join("bad.toml"), "[network]\npool = \"8.8.8.0/24\"\n").unwrap();
+    let ended = run(home.path(), &["doctor", "--config", "bad.toml"]).await.expect(3);
+    assert!(ended.err.contains("bad.toml:2:8: 'network.pool': '8.8.8.0/24' is not private"), "{}", ended.err);
+}
+
+#[tokio::test]
+async fn the_doctor_tells_what_can_be_seen_without_an_engine() {
+    let home = tempfile::tempdir().unwrap();
+    let config = "[engine]\naddress = \"unix:///nowhere/docker.sock\"\n[network]\ninternet = false\n\
+                  [images]\nsigned_by = [\"/nowhere/key.pub\"]\n";
+    std::fs::write(home.path().join("fizz.toml"), config).unwrap();
+    let ended = run(home.path(), &["doctor", "--config", "fizz.toml"]).await.expect(1);
+    let text = ended.text().split_whitespace().collect::<Vec<_>>().join(" ");
+    for part in ["container engine:", "/nowhere/docker.sock", "images:", "/nowhere/key.pub", "disk:"] {
+        assert!(text.contains(part), "{part} is not in\n{text}");
+    }
+}
+
+#[tokio::test]
 async fn without_a_coordinator_it_ends_with_3_or_4_and_says_what_to_type() {
     let home = tempfile::tempdir().unwrap();
     let ended = run(home.path(), &["job", "list"]).await.expect(3);

@@ -11,7 +11,7 @@ use crate::control::LeaseLine;
 use crate::job::runner::{self, LeaseCommand, LeaseHandle, LeaseSnapshot, RunnerDeps};
 use crate::runtime::OwnedContainer;
 use crate::wire::LeaseId;
-use crate::wire::job::Reach;
+use crate::wire::job::{Reach, Resources};
 use crate::wire::lease::{Assignment, LeasePhase};
 
 /// Every lease with a task.
@@ -26,27 +26,44 @@ struct Entry {
     watcher: AbortHandle,
     /// Whether its containers reach the internet.
     on_network: bool,
+    /// What its containers use together.
+    resources: Resources,
+    /// Whether it is no part of what this node has promised: refused, or over for the coordinator.
+    leaving: bool,
     /// When the snapshot last changed.
     seen: Steady,
 }
 
 impl Leases {
-    /// Starts a lease's task, or takes the lease up where the journal says it was.
+    /// Starts a lease's task, or takes the lease up where the journal says it was. One that has not begun and is `refused` only
+    /// reports why.
     pub(super) fn start(
         &mut self,
         deps: RunnerDeps,
         assignment: Assignment,
         found: Vec<OwnedContainer>,
+        refused: Option<String>,
         inbox: mpsc::Sender<Input>,
     ) {
         let seen = deps.clock.steady();
         let lease_id = assignment.lease_id;
         let on_network = assignment.spec.network.reach != Reach::None;
-        let handle = runner::spawn(deps, assignment, found);
+        let (resources, leaving) = (assignment.spec.resources(), refused.is_some());
+        let handle = match refused {
+            Some(why) => runner::refuse(deps, assignment, found, why),
+            None => runner::spawn(deps, assignment, found),
+        };
         let (commands, snapshot) = (handle.commands.clone(), handle.snapshot.clone());
         let task = handle.done.abort_handle();
         let watcher = tokio::spawn(follow(lease_id, handle, inbox)).abort_handle();
-        self.0.insert(lease_id, Entry { commands, snapshot, task, watcher, on_network, seen });
+        self.0.insert(lease_id, Entry { commands, snapshot, task, watcher, on_network, resources, leaving, seen });
+    }
+
+    /// What the leases that are not over use together.
+    pub(super) fn in_use(&self) -> Resources {
+        let live = self.0.values().filter(|entry| !entry.leaving && !entry.snapshot.borrow().phase.is_final());
+        let none = Resources { cpu_millis: 0, memory_bytes: 0, disk_bytes: 0, gpus: 0 };
+        live.fold(none, |sum, entry| sum.plus(&entry.resources))
     }
 
     /// Whether a lease has a task.
@@ -60,8 +77,9 @@ impl Leases {
     }
 
     /// Gives a lease's task a command.
-    pub(super) fn tell(&self, lease_id: LeaseId, command: LeaseCommand) {
-        let Some(entry) = self.0.get(&lease_id) else { return };
+    pub(super) fn tell(&mut self, lease_id: LeaseId, command: LeaseCommand) {
+        let Some(entry) = self.0.get_mut(&lease_id) else { return };
+        entry.leaving |= command == LeaseCommand::Forget;
         match entry.commands.try_send(command) {
             // A task that ended says so by itself; a full queue holds something that makes it look already.
             Ok(())

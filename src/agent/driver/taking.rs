@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Driver;
+use super::{Driver, room};
 use crate::agent::machine::Event;
 use crate::job::runner::RunnerDeps;
 use crate::wire::LeaseId;
@@ -20,6 +20,9 @@ impl Driver {
             return Some(Event::NotKept { lease_id, why: error.to_string() });
         }
         tracing::info!(%lease_id, job_id = %assignment.job_id, "taking up a lease");
+        // Where nothing is offered yet, the lease is one of an earlier start.
+        let (offer, asked) = (self.notes.offer.as_ref(), assignment.spec.resources());
+        let refused = offer.and_then(|offer| room::refuses(offer, &self.leases.in_use(), &asked));
         let deps = RunnerDeps {
             runtime: Arc::clone(runtime),
             port: Arc::new(self.client.clone()),
@@ -31,7 +34,7 @@ impl Driver {
             spool_dir: self.options.state_dir.spool(),
         };
         let found = self.found.remove(&lease_id).unwrap_or_default();
-        self.leases.start(deps, assignment, found, self.inbox.clone());
+        self.leases.start(deps, assignment, found, refused, self.inbox.clone());
         None
     }
 

@@ -1,5 +1,7 @@
 //! `fizz doctor`: looks at everything a node needs, and says of each thing that is missing what it means and what to type.
 
+mod sandbox;
+
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
@@ -80,6 +82,7 @@ async fn examine(config: &Config) -> Result<Vec<Check>, CliError> {
     match open(config).await? {
         Ok(docker) => {
             checks.push(engine(docker.engine().await));
+            checks.extend(sandbox::checks(config, &docker.facts(), &docker.findings(), &docker.isolation()));
             checks.push(firewall(nft::listing().await));
             checks.push(isolation(config, verdict(&docker).await));
         }
@@ -91,6 +94,7 @@ async fn examine(config: &Config) -> Result<Vec<Check>, CliError> {
     for &resolver in config.network.resolvers.iter().filter(|_| config.network.internet) {
         checks.push(answers(resolver).await);
     }
+    checks.push(sandbox::images(&config.images));
     checks.push(disk());
     Ok(checks)
 }

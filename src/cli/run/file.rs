@@ -1,4 +1,7 @@
-//! A whole job out of a file: TOML, or JSON where the file's name ends so. Mistakes are told by line and column.
+//! A whole job out of a file: TOML, or JSON where the file's name ends so. Mistakes are told by line and column, misspelled keys
+//! too.
+
+mod keys;
 
 use std::io::Read as _;
 use std::path::Path;
@@ -6,6 +9,7 @@ use std::path::Path;
 use crate::cli::errors::{CliError, Exit};
 use crate::config;
 use crate::wire::job::JobSpec;
+use keys::JobKeys;
 
 /// Largest job file.
 const FILE_BYTES_MAX: u64 = 4 << 20;
@@ -27,8 +31,10 @@ pub(super) fn read(path: &Path) -> Result<JobSpec, CliError> {
 fn parse(text: &str, name: &str, is_json: bool) -> Result<JobSpec, String> {
     if is_json {
         // Its sentence ends with line and column.
-        return serde_json::from_str(text).map_err(|error| format!("{name}: {error}"));
+        let read = serde_json::from_str::<JobKeys<true>>(text).and_then(|_| serde_json::from_str(text));
+        return read.map_err(|error| format!("{name}: {error}"));
     }
+    config::read_toml::<JobKeys<false>>(text, name).map_err(|error| error.to_string())?;
     config::read_toml(text, name).map_err(|error| error.to_string())
 }
 
@@ -76,6 +82,50 @@ test = { kind = "http", port = 8080, path = "/live" }
         assert_eq!(from_toml.services[1].health.as_ref().unwrap().interval_seconds, 2);
         let json = serde_json::to_string_pretty(&from_toml).unwrap();
         assert_eq!(parse(&json, "job.json", true).unwrap(), from_toml);
+    }
+
+    #[test]
+    fn a_misspelled_key_is_refused_with_its_place_and_the_nearest_key() {
+        for (right, wrong, place) in [
+            ("name = \"web\"", "nmae = \"web\"", "job.toml:2:1: there is no key 'nmae'; did you mean 'name'?"),
+            (
+                "duration_seconds_max",
+                "duration_second_max",
+                "job.toml:6:1: there is no key 'limits.duration_second_max'",
+            ),
+            (
+                "depends_on",
+                "dependson",
+                "job.toml:15:1: there is no key 'services.dependson'; did you mean 'depends_on'?",
+            ),
+            (
+                "disk_bytes = 0",
+                "gpu = 1",
+                "job.toml:16:58: there is no key 'services.resources.gpu'; did you mean 'gpus'?",
+            ),
+            (
+                "times_max",
+                "times",
+                "job.toml:21:34: there is no key 'services.restart.times'; did you mean 'times_max'?",
+            ),
+            (
+                "port = 8080",
+                "prot = 8080",
+                "job.toml:31:25: there is no key 'services.health.test.prot'; did you mean 'port'?",
+            ),
+        ] {
+            assert!(JOB.contains(right), "{right}");
+            let error = parse(&JOB.replacen(right, wrong, 1), "job.toml", false).unwrap_err();
+            assert!(error.starts_with(place), "{error}");
+        }
+        let json = serde_json::to_string_pretty(&parse(JOB, "job.toml", false).unwrap()).unwrap();
+        let error = parse(&json.replacen("\"memory_bytes\"", "\"memory_byte\"", 1), "job.json", true).unwrap_err();
+        assert!(
+            error.starts_with("job.json: there is no key 'memory_byte'; did you mean 'memory_bytes'? at line "),
+            "{error}"
+        );
+        // Variables are called as their job likes.
+        assert!(parse(&JOB.replace("PASSWORD", "services"), "job.toml", false).is_ok());
     }
 
     #[test]

@@ -24,6 +24,17 @@ fn text(received: &Received, stream: LogStream) -> String {
 }
 
 #[tokio::test]
+async fn a_refused_lease_ends_before_anything_is_made_for_it_and_may_run_elsewhere() {
+    let bench = Bench::new([Step::Exit(0)]).await;
+    let lease = lease();
+    let received = bench.ended(&lease, bench.refuse(&lease, "this node lends 1 core")).await;
+    let end = ended(&received);
+    assert!(end.retries_elsewhere(), "{end:?}");
+    assert!(matches!(&end, LeaseEnd::Failed { detail, .. } if detail == "this node lends 1 core"), "{end:?}");
+    assert_eq!(bench.engine.creates(lease.lease_id), 0);
+}
+
+#[tokio::test]
 async fn a_job_that_fails_is_started_again_as_often_as_its_policy_says_and_its_log_goes_on() {
     let bench = Bench::new([Step::line("try"), Step::Exit(3)]).await;
     let mut lease = lease();

@@ -19,7 +19,7 @@ use crate::job::machine::{Action, Deed, Heard, Input, LogPosition, Machine, Now,
 use crate::job::output::{self, OutputOutcome, OutputTask};
 use crate::runtime::network::NetworkId;
 use crate::runtime::{OwnedContainer, PullProgress};
-use crate::wire::lease::{Assignment, Desired, LeaseChange, LeaseEvent};
+use crate::wire::lease::{Assignment, Desired, FailureKind, LeaseChange, LeaseEvent};
 use crate::wire::{LeaseId, Sequence};
 
 const PROGRESS_MAX: usize = 16;
@@ -39,12 +39,13 @@ pub(super) async fn run(
     deps: RunnerDeps,
     assignment: Assignment,
     found: Vec<OwnedContainer>,
+    refused: Option<String>,
     inbox: mpsc::Receiver<LeaseCommand>,
     publish: watch::Sender<LeaseSnapshot>,
 ) {
     let lease_id = assignment.lease_id;
     match Task::load(deps, assignment, found, publish).await {
-        Ok(mut task) => task.run(inbox).await,
+        Ok(mut task) => task.run(inbox, refused).await,
         Err(error) => tracing::error!(lease = %lease_id, %error, "a lease cannot be taken up"),
     }
 }
@@ -123,12 +124,15 @@ impl Task {
         })
     }
 
-    async fn run(&mut self, mut inbox: mpsc::Receiver<LeaseCommand>) {
+    async fn run(&mut self, mut inbox: mpsc::Receiver<LeaseCommand>, refused: Option<String>) {
         if self.assignment.desired == Desired::Stop {
             self.feed(Input::Stop).await;
         }
         let is_first = self.machine.saved().stage == Stage::Assigned;
-        let take = || gpus::take(&self.deps.gpus, &self.assignment, &mut self.machine);
+        let take = || match refused {
+            Some(detail) => Some(Input::Failed { why: FailureKind::EngineError, detail }),
+            None => gpus::take(&self.deps.gpus, &self.assignment, &mut self.machine),
+        };
         let refused = is_first.then(take).flatten();
         self.feed(Input::Begin).await;
         if let Some(refused) = refused {

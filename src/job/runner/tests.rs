@@ -44,6 +44,10 @@ impl Bench {
         spawn(self.deps.clone(), lease.clone(), self.engine.containers())
     }
 
+    pub(super) fn refuse(&self, lease: &Assignment, why: &str) -> LeaseHandle {
+        refuse(self.deps.clone(), lease.clone(), self.engine.containers(), why.to_owned())
+    }
+
     /// What `kill -9` does to the task, at whatever point it is.
     pub(super) async fn kill(&self, handle: LeaseHandle) {
         handle.done.abort();
