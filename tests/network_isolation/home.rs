@@ -5,6 +5,7 @@
 //!                       192.168.77.2               a public address on the same wire 93.184.216.50,
 //!                       93.184.216.2               metadata 169.254.169.254, carrier 100.64.0.9,
 //!                                                  and, by the router, the internet: 151.101.1.1, resolver 151.101.1.53
+//!                       fd77::2, 2a01:77::2        neighbour fd77::50 and 2a01:77::50, internet 2a04:4e42::1
 //! ```
 
 use std::io::{Read as _, Write as _};
@@ -26,9 +27,11 @@ pub(crate) const HOST_PORT: u16 = 9000;
 /// Where a server outside sends as fast as it can, and one that takes what comes.
 pub(crate) const SOURCE_PORT: u16 = 8001;
 pub(crate) const SINK_PORT: u16 = 8002;
+/// Where everything listens that has an IPv6 address, this machine included.
+pub(crate) const SIX_PORT: u16 = 8006;
 pub(crate) const INTERNET: Ipv4Addr = Ipv4Addr::new(151, 101, 1, 1);
 pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(151, 101, 1, 53);
-/// What the resolver says of every name.
+/// What the resolver says of every name but those of [`rebound`].
 pub(crate) const ANSWER: Ipv4Addr = Ipv4Addr::new(151, 101, 1, 1);
 const OUTSIDE: &[&str] = &[
     "192.168.77.1/24",
@@ -39,6 +42,13 @@ const OUTSIDE: &[&str] = &[
     "151.101.1.1/32",
     "151.101.1.53/32",
 ];
+
+const OUTSIDE_SIX: &[&str] = &["fd77::50/64", "2a01:77::50/64", "2a04:4e42::1/128"];
+
+/// A name that leads to this address, whosever address it is.
+pub(crate) fn rebound(address: Ipv4Addr) -> String {
+    format!("{}.rebound.example", address.to_string().replace('.', "-"))
+}
 
 /// Runs the test called `name` again, in a network namespace of its own. `false` in that inner run: go on with the body.
 pub(crate) fn alone(name: &str) -> bool {
@@ -91,7 +101,14 @@ impl Home {
             "nsenter --net=/proc/{pid}/ns/net sh -ec 'ip link set lo up; {addresses} ip link set out0 up; \
              ip route add 10.0.0.0/8 via 192.168.77.2; ip route add 172.16.0.0/12 via 192.168.77.2'"
         ));
+        let addresses: String = OUTSIDE_SIX.iter().map(|it| format!("ip addr add {it} dev out0 nodad; ")).collect();
+        sh(&format!(
+            "ip addr add fd77::2/64 dev lan0 nodad; ip addr add 2a01:77::2/64 dev lan0 nodad
+             ip route add 2a04:4e42::/32 via fd77::50
+             nsenter --net=/proc/{pid}/ns/net sh -ec '{addresses} ip route add fd88::/16 via fd77::2'"
+        ));
         Self::serve(pid);
+        std::thread::spawn(|| greet(TcpListener::bind(("::", SIX_PORT)).unwrap()));
         std::thread::spawn(|| greet(TcpListener::bind(("0.0.0.0", HOST_PORT)).unwrap()));
         Self { outside, engine: engine() }
     }
@@ -105,6 +122,8 @@ impl Home {
             let bind = |port| TcpListener::bind(("0.0.0.0", port)).unwrap();
             let greeters = [PORT, 25, 53, 465, 587, 853, 2525].map(bind);
             let (source, sink) = (bind(SOURCE_PORT), bind(SINK_PORT));
+            let six = TcpListener::bind(("::", SIX_PORT)).unwrap();
+            std::thread::spawn(move || greet(six));
             let names = UdpSocket::bind((RESOLVER, 53)).unwrap();
             let other_names = UdpSocket::bind((INTERNET, 53)).unwrap();
             for listener in greeters {
@@ -197,7 +216,15 @@ fn drain(listener: &TcpListener) {
     }
 }
 
-/// Answers every question of one name for an IPv4 address with [`ANSWER`], and every other with nothing.
+/// What a query's first label says if it is one of [`rebound`].
+fn of_rebound(query: &[u8]) -> Option<Ipv4Addr> {
+    let (&length, name) = query.get(12..)?.split_first()?;
+    let (label, rest) = name.split_at_checked(length.into())?;
+    rest.starts_with(b"\x07rebound").then_some(())?;
+    std::str::from_utf8(label).ok()?.replace('-', ".").parse().ok()
+}
+
+/// Answers every question of one name for an IPv4 address, and every other with nothing.
 fn answer_names(socket: &UdpSocket) {
     let mut query = [0; 512];
     loop {
@@ -209,7 +236,7 @@ fn answer_names(socket: &UdpSocket) {
         answer[6..12].copy_from_slice(&[0, u8::from(is_a), 0, 0, 0, 0]);
         if is_a {
             answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-            answer.extend(ANSWER.octets());
+            answer.extend(of_rebound(&query[..length]).unwrap_or(ANSWER).octets());
         }
         let _ = socket.send_to(&answer, from);
     }

@@ -11,4 +11,5 @@
 mod docker_support;
 mod home;
 mod reach;
+mod tricks;
 mod upkeep;

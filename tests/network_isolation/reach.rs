@@ -47,7 +47,7 @@ fn attempts(targets: &[(&str, Ipv4Addr, u16)]) -> String {
     format!("{}wait", each.collect::<String>())
 }
 
-fn opened(output: &str) -> Vec<&str> {
+pub(crate) fn opened(output: &str) -> Vec<&str> {
     let mut open: Vec<&str> = output.lines().filter_map(|line| line.strip_suffix(" open")).collect();
     open.sort_unstable();
     open

@@ -6,6 +6,8 @@
 
 #[path = "../docker_support/mod.rs"]
 mod docker_support;
+#[cfg(all(target_os = "linux", feature = "coordinator"))]
+mod names;
 mod stage;
 
 use std::collections::BTreeMap;

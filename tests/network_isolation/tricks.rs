@@ -1,0 +1,161 @@
+//! Ways around: names that lead home, the other kind of address, and packets made by hand. Each with its control.
+
+use std::net::Ipv4Addr;
+
+use fizz::clock::Clock;
+use fizz::runtime::firewall::Verdict;
+use fizz::runtime::network::{ContainerNetwork, LeaseNetworkSpec};
+use fizz::runtime::{ContainerRuntime as _, ContainerSpec};
+use fizz::wire::NodeId;
+use fizz::wire::job::Reach;
+
+use super::docker_support::{TestImage, docker, shell};
+use super::home::{HOST_PORT, Home, INTERNET, PORT, RESOLVER, SIX_PORT, alone, rebound};
+use super::reach::{job, opened, output};
+
+/// A shell line that tries all of these at once and says `NAME open` of those that greet.
+fn greetings(targets: &[(&str, String, u16)]) -> String {
+    let each = targets.iter().map(|(name, address, port)| {
+        format!("( busybox nc -w 2 {address} {port} </dev/null 2>/dev/null | grep -q hello && echo {name} open ) & ")
+    });
+    format!("{}wait", each.collect::<String>())
+}
+
+/// Waits until the kernel has made sure that nobody else has the container's IPv6 address.
+const SETTLED: &str =
+    "until ip -6 addr show dev eth0 | grep global | grep -vq tentative; do busybox usleep 100000; done";
+
+/// Says what was tried, and checks that nothing of it went in the sandbox and all of it without.
+fn judge(names: &[&str], in_the_sandbox: &[&str], without: &[&str]) {
+    for name in names {
+        println!("{name:<22} {:<8} control succeeded {}", !in_the_sandbox.contains(name), without.contains(name));
+    }
+    assert_eq!(in_the_sandbox, [""; 0]);
+    let missing: Vec<_> = names.iter().filter(|name| !without.contains(name)).collect();
+    assert!(missing.is_empty(), "without the sandbox these should work: {missing:?}");
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine, nftables and root"]
+async fn a_name_that_leads_home_leads_nowhere() {
+    if alone("tricks::a_name_that_leads_home_leads_nowhere") {
+        return;
+    }
+    let home = Home::new();
+    let image = TestImage::new();
+    let node_id = NodeId::generate(Clock::system().now());
+    let runtime = home.runtime(|_| {}).await;
+    let pinned = image.pin(&runtime).await;
+    let mut targets: Vec<(&str, String, u16)> = [
+        ("rebound-router", [192, 168, 77, 1], PORT),
+        ("rebound-neighbour", [192, 168, 77, 50], PORT),
+        ("rebound-machine", [192, 168, 77, 2], HOST_PORT),
+        ("rebound-public", [93, 184, 216, 2], HOST_PORT),
+        ("rebound-metadata", [169, 254, 169, 254], PORT),
+        ("rebound-carrier", [100, 64, 0, 9], PORT),
+    ]
+    .map(|(name, address, port)| (name, rebound(Ipv4Addr::from(address)), port))
+    .into();
+    let names: Vec<&str> = targets.iter().map(|(name, ..)| *name).collect();
+    // The one that may be reached shows that such names are found at all.
+    targets.push(("internet", rebound(INTERNET), PORT));
+    let line = greetings(&targets);
+    let (_, _, id) = job(&runtime, node_id, &pinned, Reach::Internet, &line).await;
+    let said = output(&runtime, &id).await;
+    let mut inside = opened(&said);
+    assert!(inside.contains(&"internet"), "{inside:?}");
+    inside.retain(|name| *name != "internet");
+    docker(&["network", "create", "control"]);
+    let resolver = RESOLVER.to_string();
+    let control = docker(&["run", "--rm", "--network", "control", "--dns", &resolver, &image.name, "sh", "-c", &line]);
+    judge(&names, &inside, &opened(&control));
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine, nftables and root"]
+async fn the_home_is_not_found_over_ipv6_even_from_a_bridge_that_has_it() {
+    if alone("tricks::the_home_is_not_found_over_ipv6_even_from_a_bridge_that_has_it") {
+        return;
+    }
+    let home = Home::new();
+    let image = TestImage::new();
+    let node_id = NodeId::generate(Clock::system().now());
+    let runtime = home.runtime(|_| {}).await;
+    assert_eq!(runtime.network_verdict(node_id, Reach::Internet).await, Verdict::Isolated);
+    let pinned = image.pin(&runtime).await;
+    let targets: Vec<(&str, String, u16)> = [
+        ("six-neighbour", "fd77::50"),
+        ("six-neighbour-global", "2a01:77::50"),
+        ("six-machine", "fd77::2"),
+        ("six-machine-global", "2a01:77::2"),
+        ("six-internet", "2a04:4e42::1"),
+    ]
+    .map(|(name, address)| (name, address.to_owned(), SIX_PORT))
+    .into();
+    let names: Vec<&str> = targets.iter().map(|(name, ..)| *name).collect();
+    // And around one of them, as a scan does.
+    let scan: Vec<(&str, String, u16)> = ["six-scan-49", "six-scan-50", "six-scan-51"]
+        .map(|name| (name, name.replace("six-scan-", "fd77::"), SIX_PORT))
+        .into();
+    let line = greetings(&[targets, scan].concat());
+    let (_, _, id) = job(&runtime, node_id, &pinned, Reach::Internet, &line).await;
+    assert_eq!(opened(&output(&runtime, &id).await), [""; 0]);
+    // Two networks that differ in their bridge's name alone: one has the name that the rules go by.
+    let on = |bridge: &str, subnet: &str| {
+        let name = format!("com.docker.network.bridge.name={bridge}");
+        docker(&["network", "create", "--ipv6", "--subnet", subnet, "-o", &name, bridge]);
+        docker(&["run", "--rm", "--network", bridge, &image.name, "sh", "-c", &format!("{SETTLED}; {line}")])
+    };
+    let inside = on("fz-six", "fd88:1::/64");
+    let without = on("fizzctl6", "fd88:2::/64");
+    let names = [&names[..], &["six-scan-50"]].concat();
+    judge(&names, &opened(&inside), &opened(&without));
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine, nftables and root"]
+async fn packets_made_by_hand_and_addresses_of_others_are_not_for_jobs() {
+    if alone("tricks::packets_made_by_hand_and_addresses_of_others_are_not_for_jobs") {
+        return;
+    }
+    let home = Home::new();
+    let image = TestImage::new();
+    let node_id = NodeId::generate(Clock::system().now());
+    let runtime = home.runtime(|_| {}).await;
+    let pinned = image.pin(&runtime).await;
+    let tries = [
+        ("arp-question", "busybox arping -c 1 -w 2 -I eth0 $gateway"),
+        ("arp-spoof", "busybox arping -U -c 1 -w 2 -I eth0 -s $own $gateway"),
+        ("arp-table", "busybox arp -i eth0 -s $gateway 02:00:00:00:00:66"),
+        ("others-address", "ip addr add 192.168.77.50/32 dev eth0"),
+        ("gateways-address", "ip addr add $gateway/32 dev eth0"),
+        ("own-route", "ip route add 192.168.77.0/24 via $gateway"),
+        ("hardware-address", "ip link set dev eth0 address 02:00:00:00:00:67"),
+        ("promiscuous", "ip link set dev eth0 promisc on"),
+        ("raw-packets", "busybox traceroute -I -n -m 1 -q 1 -w 1 $gateway"),
+    ];
+    let names = tries.map(|(name, _)| name);
+    let each = tries.map(|(name, line)| format!("{line} >/dev/null 2>&1 && echo {name} open; "));
+    let line = format!(
+        "gateway=$(ip route | grep default | busybox cut -d' ' -f3); \
+         own=$(ip route | grep src | busybox sed 's/.*src *//'); test -n \"$gateway\" && echo ready; {}true",
+        each.concat()
+    );
+    let mut inside = String::new();
+    for root in [false, true] {
+        let mut spec = ContainerSpec { root, ..shell(node_id, &pinned, &line) };
+        let (lease_id, reach) = (spec.lease_id, Reach::Internet);
+        let wanted = LeaseNetworkSpec { node_id, lease_id, generation: 1, reach, domains: Vec::new() };
+        let network = runtime.ensure_network(&wanted).await.unwrap();
+        spec.network = ContainerNetwork::Lease { network: network.id, aliases: Vec::new() };
+        let id = runtime.create(&spec).await.unwrap();
+        runtime.start(&id).await.unwrap();
+        let said = output(&runtime, &id).await;
+        assert!(said.contains("ready"), "{said}");
+        inside.push_str(&said);
+    }
+    docker(&["network", "create", "control"]);
+    let caps = ["--cap-add=NET_ADMIN", "--cap-add=NET_RAW", "--network=control"];
+    let control = docker(&[&["run", "--rm"], &caps[..], &[&image.name, "sh", "-c", &line]].concat());
+    judge(&names, &opened(&inside), &opened(&control));
+}
