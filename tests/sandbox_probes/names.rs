@@ -33,6 +33,7 @@ struct Table {
     bad: Vec<String>,
 }
 
+#[allow(clippy::print_stdout, reason = "whoever runs it reads the table")]
 impl Table {
     fn row(&mut self, name: &str, blocked: bool, control: bool) {
         println!("{name:<34} {blocked:<8} control succeeded {control}");
@@ -132,6 +133,7 @@ fn a_hostile_tar_gets_out_of_the_folder_with_tar_and_not_with_ours() {
     let mut table = Table::default();
     let long = format!("output/{}evil", "../".repeat(3));
     let aside = |target: &Target, rest: &str| target.folder.path().join(rest).display().to_string();
+    type Making<'a> = Box<dyn Fn(&Target) -> Vec<u8> + 'a>;
     type Entries<'a> = Vec<(&'a str, EntryType, &'a str)>;
     let fixed: Vec<(&str, Entries<'_>)> = vec![
         ("tar name with ..", vec![("../evil", T::Regular, "x")]),
@@ -152,7 +154,7 @@ fn a_hostile_tar_gets_out_of_the_folder_with_tar_and_not_with_ours() {
         ("tar pipe", vec![("output/pipe", T::Fifo, "")]),
         ("tar set-uid file", vec![("output/sh", T::Regular, "x")]),
     ];
-    let mut cases: Vec<(&str, Box<dyn Fn(&Target) -> Vec<u8>>)> = Vec::new();
+    let mut cases: Vec<(&str, Making<'_>)> = Vec::new();
     for (name, entries) in &fixed {
         cases.push((name, Box::new(move |_| tar_of(entries))));
     }
