@@ -6,7 +6,7 @@ mod docker_support;
 
 use std::sync::Arc;
 
-use docker_support::{TestImage, TestNode, in_time};
+use docker_support::{TestImage, TestNode, docker, in_time};
 use fizz::agent::journal::Journal;
 use fizz::clock::Clock;
 use fizz::job::fake::{FakePort, Received};
@@ -24,8 +24,9 @@ struct Bench {
     port: FakePort,
     deps: RunnerDeps,
     engine: Arc<DockerRuntime>,
-    image: TestImage,
+    // Its containers go before their image.
     _node: TestNode,
+    image: TestImage,
     _folder: TempDir,
 }
 
@@ -46,7 +47,7 @@ impl Bench {
             gpus: fizz::job::gpus::Gpus::default(),
             spool_dir: folder.path().to_owned(),
         };
-        Self { port, deps, engine, image: TestImage::new(), _node: node, _folder: folder }
+        Self { port, deps, engine, _node: node, image: TestImage::new(), _folder: folder }
     }
 
     /// A service with everything it needs; `more` is put on top.
@@ -75,6 +76,19 @@ impl Bench {
         }
     }
 
+    /// The address of a container of the owner's that answers whoever reaches it, shown by another one of the owner's.
+    fn reachable_neighbour(&self) -> String {
+        let (label, image) = (format!("io.fizz.node={}", self.deps.node_id), self.image.name.as_str());
+        let serve = "while :; do echo out | nc -l -p 8080; done";
+        let id = docker(&["run", "-d", "--label", &label, image, "/bin/sh", "-c", serve]);
+        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+        let address = docker(&["inspect", "--format", format, id.trim()]).trim().to_owned();
+        let ask = format!("i=0; until {}; do i=$((i+1)); [ $i -lt 50 ] || exit 1; sleep 0.1; done", fetch(&address));
+        let answer = docker(&["run", "--rm", "--label", &label, image, "/bin/sh", "-c", &ask]);
+        assert_eq!(answer.trim(), "out", "the control reaches it");
+        address
+    }
+
     fn spawn(&self, lease: &Assignment) -> LeaseHandle {
         spawn(self.deps.clone(), lease.clone(), Vec::new())
     }
@@ -92,6 +106,10 @@ impl Bench {
     async fn run(&self, lease: &Assignment) -> Received {
         self.ended(lease, self.spawn(lease)).await
     }
+}
+
+fn fetch(address: &str) -> String {
+    format!("nc -w 2 {address} 8080 < /dev/null")
 }
 
 fn end(received: &Received) -> LeaseEnd {
@@ -179,13 +197,14 @@ async fn services_find_each_other_by_name_start_in_order_and_reach_nothing_else(
     let db = "echo serving; mkdir /work/www; echo answer > /work/www/x; sleep 1; exec httpd -f -p 8080 -h /work/www";
     let test = json!({"kind": "http", "port": 8080, "path": "/x"});
     let health = json!({"test": test, "interval_seconds": 1, "retries": 30});
-    let main = "wget -q -O - http://db:8080/x; echo exit $?; nc -w 3 1.1.1.1 80 </dev/null && echo out; exit 5";
+    let reach = fetch(&bench.reachable_neighbour());
+    let main = format!("wget -q -O - http://db:8080/x; echo exit $?; {reach}; echo exit $?; exit 5");
     let lease = Bench::lease(vec![
-        bench.service("main", main, json!({"depends_on": ["db"]})),
+        bench.service("main", &main, json!({"depends_on": ["db"]})),
         bench.service("db", db, json!({"health": health})),
     ]);
     let received = bench.run(&lease).await;
-    assert_eq!(text(&received, LogStream::Stdout), "answer\nexit 0\n", "{:?}", received.changes());
+    assert_eq!(text(&received, LogStream::Stdout), "answer\nexit 0\nexit 1\n", "{:?}", received.changes());
     let stderr = text(&received, LogStream::Stderr);
     assert!(stderr.contains("[db] serving\n"), "{stderr}");
     assert_eq!(end(&received), LeaseEnd::Exited { code: 5 });

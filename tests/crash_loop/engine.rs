@@ -5,10 +5,13 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::arena;
-use crate::world::until;
+use crate::world::PATIENCE;
 
 /// What every container can run.
 const APPLETS: &[&str] = &["sh", "echo", "mkdir", "seq", "sleep"];
+
+/// How an engine dies that left a network half made: its networks are known and have no addresses.
+const NETWORK_PANIC: &str = "libnetwork.(*controller).reservePools";
 
 pub(crate) struct Engine {
     folder: PathBuf,
@@ -24,16 +27,39 @@ impl Engine {
         format!("unix://{}", self.path("docker.sock").display())
     }
 
-    /// Starts it and waits until it answers.
+    /// Starts it and waits until it answers. One that gives up while it starts is started again, as by any service manager.
     pub(crate) async fn start(&mut self) {
         assert!(self.child.is_none(), "it runs");
+        let begin = std::time::Instant::now();
+        while !self.docker(&["version"]).status.success() {
+            if let Some(child) = &mut self.child
+                && let Some(status) = child.try_wait().unwrap()
+            {
+                eprintln!("the engine gave up as it started: {status}");
+                self.child = None;
+                // Docker 20.10, killed in the middle of making a network, cannot start on what it left until that is removed.
+                if self.said().contains(NETWORK_PANIC) {
+                    eprintln!("it cannot read its own networks; they are removed");
+                    std::fs::remove_file(self.path("data/network/files/local-kv.db")).unwrap();
+                    std::fs::File::create(self.path("log")).unwrap();
+                }
+            }
+            if self.child.is_none() {
+                self.child = Some(self.spawn());
+            }
+            assert!(begin.elapsed() < PATIENCE, "the engine does not come up:\n{}", self.said());
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn spawn(&self) -> Child {
         std::fs::create_dir_all(&self.folder).unwrap();
         // Its process numbers may belong to somebody else by now, which would stop it.
         for stale in ["pid", "exec/containerd/containerd.pid"] {
             let _ = std::fs::remove_file(self.path(stale));
         }
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
-        let child = Command::new("dockerd")
+        Command::new("dockerd")
             .args([
                 "--bridge=none",
                 "--iptables=false",
@@ -53,9 +79,7 @@ impl Engine {
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
-            .expect("this test needs dockerd: apt-get install docker.io");
-        self.child = Some(child);
-        until("the engine", async || self.docker(&["version"]).status.success().then_some(())).await;
+            .expect("this test needs dockerd: apt-get install docker.io")
     }
 
     /// `kill -9`. Its containers live on until it comes back.

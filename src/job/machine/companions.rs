@@ -241,6 +241,8 @@ impl Machine {
             return Step::default();
         }
         let unhealthy = saved.unhealthy.take();
+        // An unhealthy one was told to end by this agent.
+        let with_engine = with_engine && unhealthy.is_none();
         let is_failure = exit.code != 0 || unhealthy.is_some();
         if !ending && !with_engine && saved.restarts.covered_by(terms.restart, is_failure) {
             saved.restarts.count(exit);

@@ -73,6 +73,8 @@ impl Machine {
         if !matches!(self.saved.stage, Stage::Running | Stage::Frozen) {
             return Step::default();
         }
+        // An unhealthy one was told to end by this agent.
+        let with_engine = with_engine && self.saved.unhealthy.is_none();
         let is_failure = exit.code != 0 || self.saved.unhealthy.is_some();
         let covered = self.saved.restarts.covered_by(self.terms.main.restart, is_failure);
         if self.saved.cause.is_none() && !with_engine && covered {

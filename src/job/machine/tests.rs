@@ -138,6 +138,21 @@ fn an_exit_that_came_with_the_engines_end_is_the_nodes_fault() {
 }
 
 #[test]
+fn an_unhealthy_container_that_was_told_to_end_is_started_again() {
+    let restart = RestartPolicy { when: RestartWhen::OnFailure, times_max: Some(1) };
+    let main = ServiceTerms { name: "main".into(), restart, ..ServiceTerms::default() };
+    let terms = Terms { duration_seconds_max: 100, main, ..Terms::default() };
+    let mut machine = Machine::new(terms, running().saved().clone());
+    let _ = machine.handle(Input::Begin, now(20));
+    let _ = machine.handle(Input::Attached(ContainerStatus::Running { started_at: now(10).wall }), now(20));
+    let step = machine.handle(Input::Unhealthy { detail: "sick".into() }, now(21));
+    assert!(step.actions.contains(&Action::Terminate), "{step:?}");
+    // Somebody's order ended it: this agent's.
+    let step = machine.handle(Input::Exited { exit: exit(10, 22, 143), with_engine: true }, now(22));
+    assert_eq!(step.changes, [LeaseChange::Restarted { service: "main".into(), code: 143, times: 1 }]);
+}
+
+#[test]
 fn an_adopted_container_keeps_the_time_it_has_run() {
     let mut machine = machine(running().saved().clone());
     assert_eq!(machine.handle(Input::Begin, now(40)).actions, [Action::Attach]);

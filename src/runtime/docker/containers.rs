@@ -8,7 +8,7 @@ use bollard::query_parameters::{
     ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
     WaitContainerOptionsBuilder,
 };
-use futures_util::StreamExt as _;
+use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use jiff::Timestamp;
 
 use super::super::{
@@ -20,6 +20,8 @@ use crate::wire::NodeId;
 
 /// What the engine gets on top of the grace before its answer is overdue.
 const STOP_MARGIN: Duration = Duration::from_secs(30);
+/// So many containers are looked at at once.
+const LOOKS_AT_ONCE: usize = 8;
 /// Exit codes with which the engine's init says that it could not run the command.
 const INIT_CANNOT_EXECUTE: i32 = 126;
 const INIT_NOT_FOUND: i32 = 127;
@@ -64,18 +66,21 @@ impl DockerRuntime {
     }
 
     pub(super) async fn list_owned(&self, node_id: NodeId) -> Result<Vec<OwnedContainer>, RuntimeError> {
-        let mut owned = Vec::new();
-        for (id, labels) in self.labelled(vec![format!("{LABEL_NODE}={node_id}")]).await? {
-            let Some(lease_id) = labels.get(LABEL_LEASE).and_then(|text| text.parse().ok()) else { continue };
+        let found = self.labelled(vec![format!("{LABEL_NODE}={node_id}")]).await?;
+        let looks = found.into_iter().filter_map(|(id, labels)| {
+            let lease_id = labels.get(LABEL_LEASE)?.parse().ok()?;
             let generation = labels.get(LABEL_GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0);
             let service = labels.get(LABEL_SERVICE).cloned();
-            match self.look_at(&id).await {
-                Ok(status) => owned.push(OwnedContainer { id, lease_id, generation, service, status }),
-                Err(RuntimeError::NoSuchContainer) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(owned)
+            Some(async move {
+                match self.look_at(&id).await {
+                    Ok(status) => Ok(Some(OwnedContainer { id, lease_id, generation, service, status })),
+                    Err(RuntimeError::NoSuchContainer) => Ok(None),
+                    Err(error) => Err(error),
+                }
+            })
+        });
+        let looks = stream::iter(looks).buffered(LOOKS_AT_ONCE);
+        looks.try_filter_map(|owned| std::future::ready(Ok(owned))).try_collect().await
     }
 
     pub(super) async fn look_at(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError> {

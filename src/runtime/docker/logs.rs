@@ -26,8 +26,7 @@ impl DockerRuntime {
         id: &ContainerId,
         since_nanos: i128,
     ) -> BoxStream<'static, Result<LogEntry, RuntimeError>> {
-        // The engine takes whole seconds; what is older within the second is left out here.
-        let since = i32::try_from(since_nanos.max(0) / 1_000_000_000).unwrap_or(i32::MAX);
+        let since = whole_seconds(since_nanos);
         let options =
             LogsOptionsBuilder::new().follow(true).stdout(true).stderr(true).timestamps(true).since(since).build();
         let address = self.address.clone();
@@ -89,6 +88,12 @@ impl Reader {
     }
 }
 
+/// What the engine is asked for; what is older than wished is left out by whoever asks. The client library has 32 bits for it:
+/// from January 2038 on more is asked for than is needed, and never less.
+fn whole_seconds(nanos: i128) -> i32 {
+    i32::try_from(nanos.max(0) / 1_000_000_000).unwrap_or(i32::MAX)
+}
+
 fn entry_of(message: LogOutput) -> Result<LogEntry, RuntimeError> {
     let (stream, mut bytes) = match message {
         LogOutput::StdOut { message } => (LogStream::Stdout, message),
@@ -128,6 +133,15 @@ mod tests {
         assert_eq!(entry.bytes, &b"x\xffy \n"[..]);
         assert_eq!(entry.stream, LogStream::Stderr);
         assert_eq!(entry.at_nanos % 1_000_000_000, 77_463_651);
+    }
+
+    #[test]
+    fn what_is_asked_for_never_begins_later_than_what_is_wished() {
+        let year_2040 = 2_208_988_800_000_000_001;
+        for (nanos, seconds) in [(-1, 0), (0, 0), (1_999_999_999, 1), (year_2040, i32::MAX), (i128::MAX, i32::MAX)] {
+            assert_eq!(whole_seconds(nanos), seconds);
+            assert!(i128::from(whole_seconds(nanos)) * 1_000_000_000 <= nanos.max(0));
+        }
     }
 
     #[test]

@@ -2,8 +2,8 @@
 //!
 //! An engine that dies takes the last lines of its containers' logs along, and one that comes up ends what it finds running and
 //! makes up exit codes for what it finds dead. Its API has no word for "I was started anew", but it keeps its newest events in
-//! memory only: one that still knows the container's start was there all the time, and one that knows its death, and nobody's
-//! order to kill it, saw it end by itself.
+//! memory only: one that knows the container's death, and nobody's order to kill it, saw it end by itself. Where it still knows
+//! the order it was somebody on this machine who ended it, for whatever reason, and not the job.
 
 use std::collections::HashMap;
 
@@ -29,16 +29,20 @@ impl DockerRuntime {
         let options = EventsOptionsBuilder::new().since(&since).until(&until).filters(&filters).build();
         let mut events = self.docker.events(Some(options));
         let look = async {
-            let mut was_told_to_kill = false;
+            let (mut was_there, mut was_told_to_kill) = (false, false);
             while let Some(event) = events.next().await.transpose()? {
+                // What a container that was started again did before is no matter.
+                if event.time_nano.is_some_and(|at| i128::from(at) < exit.started_at.as_nanosecond()) {
+                    continue;
+                }
                 match event.action.as_deref() {
-                    Some("start") => return Ok(true),
+                    Some("start") => was_there = true,
                     Some("die") => return Ok(!was_told_to_kill),
                     Some("kill") => was_told_to_kill = true,
                     Some(_) | None => {}
                 }
             }
-            Ok(false)
+            Ok(was_there && !was_told_to_kill)
         };
         self.call("say what happened to a container", CALL_DEADLINE, look).await
     }
