@@ -32,6 +32,8 @@ pub use words::{Action, Deed, Heard, Input, Now, ServiceTerms, Step, Terms};
 
 /// Progress events are this far apart, in thousandths.
 const PULL_EVENT_STEP: u16 = 100;
+/// For so long a lease may hold its share of the node, unpaid, before it runs; counted anew when the agent begins anew.
+const START_MAX: Duration = Duration::from_secs(3600);
 
 /// How long the container has been running, as this process saw it.
 #[derive(Debug, Clone, Copy)]
@@ -46,6 +48,8 @@ pub struct Machine {
     terms: Terms,
     saved: Saved,
     begun: bool,
+    /// When it must run at the latest.
+    start_by: Option<Steady>,
     dropped: Option<bool>,
     running: Option<Running>,
     wants_freeze: Option<String>,
@@ -70,6 +74,7 @@ impl Machine {
             terms,
             saved,
             begun: false,
+            start_by: None,
             dropped: None,
             running: None,
             wants_freeze: None,
@@ -96,7 +101,13 @@ impl Machine {
     /// When [`Input::Tick`] should come, if nothing else does.
     #[must_use]
     pub fn deadline(&self) -> Option<Steady> {
-        [self.time_out_at(), self.restart_at, self.companions_deadline()].into_iter().flatten().min()
+        [self.start_by(), self.time_out_at(), self.restart_at, self.companions_deadline()].into_iter().flatten().min()
+    }
+
+    /// When it is given back unless it runs by then: images and inputs come from strangers, who may send a byte an hour.
+    fn start_by(&self) -> Option<Steady> {
+        let waits = matches!(self.saved.stage, Stage::Assigned | Stage::Pulling | Stage::Starting);
+        self.start_by.filter(|_| waits && self.saved.cause.is_none() && self.dropped.is_none())
     }
 
     /// When it will have run for as long as it may. Waiting for a restart counts: the lease holds its share of the node meanwhile.
@@ -143,7 +154,7 @@ impl Machine {
 
     fn take(&mut self, input: Input, now: Now) -> Step {
         match input {
-            Input::Begin => self.begin(),
+            Input::Begin => self.begin(now),
             Input::Stop => self.end_because(Cause::Stopped, now),
             Input::Evict { reason } => self.end_because(Cause::Evicted { reason }, now),
             Input::OverLimit { limit, value } => self.over_limit(limit, value, now),
@@ -172,8 +183,9 @@ impl Machine {
         }
     }
 
-    fn begin(&mut self) -> Step {
+    fn begin(&mut self, now: Now) -> Step {
         self.begun = true;
+        self.start_by.get_or_insert(now.steady.after(START_MAX));
         let mut actions = self.begin_companions();
         let mut step = match self.saved.stage {
             Stage::Assigned | Stage::Pulling | Stage::Starting if self.saved.cause.is_some() => self.never_ran(None),
@@ -382,6 +394,9 @@ impl Machine {
     }
 
     fn tick(&mut self, now: Now) -> Step {
+        if self.start_by().is_some_and(|at| at <= now.steady) {
+            return self.end_because(self.too_late(), now);
+        }
         let mut actions = self.companions_due(now.steady);
         if self.time_out_at().is_some_and(|at| at <= now.steady) {
             let mut step = self.end_because(Cause::TimedOut, now);

@@ -41,6 +41,20 @@ impl Machine {
         }
     }
 
+    /// Why a lease is given back that did not start in time: another node may be nearer to what it waits for, but not to
+    /// services that never get ready.
+    pub(super) fn too_late(&self) -> Cause {
+        let fetches = self.saved.image.is_none() || self.saved.companions.iter().any(|saved| saved.image.is_none());
+        let (why, waited_for) = match fetches {
+            true => (FailureKind::ImagePullFailed, "its images and inputs were not fetched by then"),
+            false if self.main_created && !self.main_starting => {
+                (FailureKind::InvalidSpec, "the services that it depends on were not ready by then")
+            }
+            false => (FailureKind::EngineError, "the container engine had not started it by then"),
+        };
+        Cause::Failed { why, detail: format!("it did not start within 1 h: {waited_for}") }
+    }
+
     /// What uses too much is not asked first. One that is being ended for another reason loses the rest of its grace.
     pub(super) fn over_limit(&mut self, limit: LimitKind, value: u64, now: Now) -> Step {
         match self.saved.stage {

@@ -94,6 +94,35 @@ fn stopping_what_never_started_ends_it_without_starting_it() {
 }
 
 #[test]
+fn a_lease_that_does_not_run_within_an_hour_is_given_back() {
+    let late = |mut machine: Machine, expected: FailureKind| {
+        assert_eq!(machine.deadline(), Some(now(3600).steady));
+        assert_eq!(machine.handle(Input::Tick, now(3599)), Step::default());
+        let step = machine.handle(Input::Tick, now(3600));
+        assert_eq!(machine.deadline(), None, "it is told once");
+        if machine.saved().stage == Stage::Starting {
+            let _ = machine.handle(Input::Created { container: "c".into() }, now(3601));
+        } else {
+            assert_eq!(step.actions, [Action::CancelPull, Action::CloseLog { notice: None }]);
+        }
+        let (end, ran) = end_of(machine);
+        let LeaseEnd::Failed { why, detail } = end else { panic!("{end:?}") };
+        assert_eq!((why, ran), (expected, 0));
+        assert!(detail.starts_with("it did not start within 1 h"), "{detail}");
+    };
+    let mut machine = machine(Saved::default());
+    let _ = machine.handle(Input::Begin, now(0));
+    // However it drips.
+    let _ = machine.handle(Input::PullMoved { per_mille: 500 }, now(3000));
+    late(machine.clone(), FailureKind::ImagePullFailed);
+    let _ = machine.handle(Input::Pulled(image()), now(3100));
+    late(machine.clone(), FailureKind::EngineError);
+    let _ = machine.handle(Input::Created { container: "c".into() }, now(3101));
+    let _ = machine.handle(Input::Started { started_at: now(3102).wall }, now(3102));
+    assert_eq!(machine.deadline(), Some(now(3202).steady), "from then on its own limit counts");
+}
+
+#[test]
 fn a_stop_between_create_and_start_does_not_start_it() {
     let mut machine = machine(Saved::default());
     let _ = machine.handle(Input::Begin, now(0));
