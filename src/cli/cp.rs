@@ -5,6 +5,7 @@
 //! - What goes to a job goes as a tar of files, folders and links; the node checks it again.
 
 use std::ffi::OsStr;
+use std::fmt;
 use std::io::{self, Seek as _, Write};
 use std::path::{Path, PathBuf};
 
@@ -124,11 +125,8 @@ async fn fetch(
     };
     let unpacked =
         unpacked.map_err(|error| error.next("look at what is there with `fizz exec`, and copy less of it"))?;
-    if unpacked.left_out > 0 {
-        output::note(format!(
-            "warning: left out {} that lead out of what was copied",
-            count(unpacked.left_out, "link")
-        ));
+    if let Some(missing) = unpacked.missing() {
+        output::note(format!("warning: {missing}"));
     }
     output::note(format!("{unpacked} from {path}"));
     Ok(())
@@ -152,16 +150,50 @@ async fn send(
     // The node's word says more than that it takes no more.
     answered?;
     let packed = packing.await.map_err(|error| CliError::new(Exit::Error, "packing broke off").because(error))?;
-    let bytes = packed?;
-    output::note(format!("{} to {path}", show_bytes(bytes)));
+    let sent = packed?;
+    output::note(format!("{sent} to {path}"));
     Ok(())
 }
 
-/// Packs a file or folder into a tar whose top entry has this name; bytes of the tar.
-fn pack(from: &Path, name: &OsStr, input: ReachInput, bar: &Progress) -> Result<u64, CliError> {
+/// What was sent: the files themselves, not the tar around them.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Sent {
+    files: u64,
+    bytes: u64,
+}
+
+impl fmt::Display for Sent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}, {}", count(self.files, "file"), show_bytes(self.bytes))
+    }
+}
+
+impl Sent {
+    /// What lies in a file or folder.
+    fn of(from: &Path) -> io::Result<Self> {
+        let mut sent = Self::default();
+        let mut open = vec![from.to_path_buf()];
+        while let Some(path) = open.pop() {
+            // As in the tar, only what is named on the command line is followed.
+            let found = if path == from { path.metadata()? } else { path.symlink_metadata()? };
+            if found.is_dir() {
+                for entry in path.read_dir()? {
+                    open.push(entry?.path());
+                }
+            } else {
+                sent.files += 1;
+                sent.bytes += if found.is_file() { found.len() } else { 0 };
+            }
+        }
+        Ok(sent)
+    }
+}
+
+/// Packs a file or folder into a tar whose top entry has this name.
+fn pack(from: &Path, name: &OsStr, input: ReachInput, bar: &Progress) -> Result<Sent, CliError> {
     let unreadable =
         |error: io::Error| CliError::new(Exit::Error, format!("{} cannot be copied", from.display())).because(error);
-    let writer = FrameWriter { input, gathered: Vec::with_capacity(REACH_FRAME_BYTES_MAX), bytes: 0, bar };
+    let writer = FrameWriter { input, gathered: Vec::with_capacity(REACH_FRAME_BYTES_MAX), bar };
     let mut tar = tar::Builder::new(writer);
     tar.follow_symlinks(false);
     // What is named on the command line may be a link to what is meant.
@@ -172,15 +204,14 @@ fn pack(from: &Path, name: &OsStr, input: ReachInput, bar: &Progress) -> Result<
     };
     let ended = packed.and_then(|()| tar.into_inner()).and_then(|mut writer| {
         writer.flush()?;
-        if writer.input.send_blocking(&ReachFrame::InputEnd) { Ok(writer.bytes) } else { Err(gone()) }
+        if writer.input.send_blocking(&ReachFrame::InputEnd) { Ok(()) } else { Err(gone()) }
     });
-    ended.map_err(unreadable)
+    ended.and_then(|()| Sent::of(from)).map_err(unreadable)
 }
 
 struct FrameWriter<'a> {
     input: ReachInput,
     gathered: Vec<u8>,
-    bytes: u64,
     bar: &'a Progress,
 }
 
@@ -199,7 +230,6 @@ impl Write for FrameWriter<'_> {
         if self.gathered.is_empty() {
             return Ok(());
         }
-        self.bytes += self.gathered.len() as u64;
         self.bar.add(self.gathered.len());
         let frame = ReachFrame::Input(Bytes::copy_from_slice(&self.gathered));
         self.gathered.clear();
@@ -264,6 +294,17 @@ impl Progress {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_sent_is_told_without_the_tar_around_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("f1");
+        std::fs::write(&file, "abc").unwrap();
+        assert_eq!(Sent::of(&file).unwrap().to_string(), "1 file, 3 B");
+        std::fs::create_dir(folder.path().join("deep")).unwrap();
+        std::fs::write(folder.path().join("deep/f2"), "defgh").unwrap();
+        assert_eq!(Sent::of(folder.path()).unwrap(), Sent { files: 2, bytes: 8 });
+    }
 
     #[test]
     fn a_job_and_its_path_are_told_from_paths_here() {

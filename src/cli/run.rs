@@ -20,9 +20,7 @@ use uuid::Uuid;
 
 use super::connect::RenterArgs;
 use super::errors::{CliError, Exit};
-use super::values::{
-    count, parse_bytes, parse_cpus, parse_disk, parse_isolation, parse_rate, parse_reach, parse_seconds,
-};
+use super::values::{parse_bytes, parse_cpus, parse_disk, parse_isolation, parse_rate, parse_reach, parse_seconds};
 use super::{output, unpack};
 use crate::clock::Clock;
 use crate::rent::{RentClient, RentError};
@@ -200,15 +198,21 @@ pub async fn run(args: RunArgs) -> Result<u8, CliError> {
     }
     let ended = watch::to_the_end(&client, &job, args.quiet).await?;
     let Some(view) = ended else { return Ok(ending::EXIT_INTERRUPTED) };
-    if let Some(folder) = &args.output {
-        bring_output(&client, &view, folder, args.quiet).await?;
-    }
+    let brought = match &args.output {
+        Some(folder) => bring_output(&client, &view, folder, args.quiet).await,
+        None => Ok(()),
+    };
     if !args.quiet {
         output::note(ending::summary(&view, Clock::system().now()));
-    } else if ending::is_trouble(&view) {
+    } else if ending::is_trouble(&view) || brought.is_err() {
         output::note(ending::how(&view));
     }
-    Ok(ending::exit_code(&view))
+    ending_with(ending::exit_code(&view), brought)
+}
+
+/// A job's own failure is its exit code, whatever became of its output; a success without the output is none.
+fn ending_with(code: u8, brought: Result<(), CliError>) -> Result<u8, CliError> {
+    brought.map(|()| code).map_err(|error| if code == 0 { error } else { error.with_exit(Exit::Job(code)) })
 }
 
 /// Fetches and unpacks the output, if there is one. The job's own failure is the more important news, so a missing output
@@ -251,13 +255,9 @@ pub async fn fetch_output(
     client.download_output(job, &mut file).await?;
     let file = file.into_std().await;
     let unpacked = unpack::unpack(file, folder)?;
-    if let Some(first) = &unpacked.left_out_first {
+    if let Some(missing) = unpacked.missing() {
         // Also for the quiet: not everything that the job left is there.
-        output::note(format!(
-            "warning: left out {} that lead out of the folder, first '{}'; `fizz job output {job} --tar FILE` fetches all",
-            count(unpacked.left_out, "link"),
-            output::printable(&first.display().to_string())
-        ));
+        output::note(format!("warning: {missing}; `fizz job output {job} --tar FILE` fetches all"));
     }
     Ok(unpacked)
 }
@@ -272,5 +272,18 @@ impl From<RentError> for CliError {
             | RentError::Damaged { .. }
             | RentError::Write(_)) => Self::new(Exit::Error, error.to_string()).because(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_job_keeps_its_exit_code_when_its_output_could_not_be_brought() {
+        let lost = || Err(CliError::new(Exit::CannotRun, "the output is lost"));
+        assert_eq!(ending_with(4, lost()).unwrap_err().exit().code(), 4);
+        assert_eq!(ending_with(0, lost()).unwrap_err().exit().code(), 125);
+        assert_eq!(ending_with(4, Ok(())).unwrap(), 4);
     }
 }

@@ -2,10 +2,10 @@
 //!
 //! Invariants
 //! - Nothing is written outside the target folder, whatever names, links or types the tar holds.
-//! - Only folders, files and links that stay inside are made. Links that lead out are left out and counted; devices, sockets
-//!   and pipes are refused, and so is every name that leads out.
+//! - Only folders, files and links that stay inside are made. Links that lead out, devices, sockets and pipes are left out and
+//!   counted; every name that leads out is refused.
 //! - Permissions are cut to plain ones: no set-uid, no set-gid, no sticky bit; owner and times are ours.
-//! - A tar that unpacks to more than it may is given up.
+//! - A tar that unpacks to more than it may is given up; a hard link counts as the copy that is made of it.
 
 use std::ffi::OsStr;
 use std::fmt;
@@ -16,6 +16,7 @@ use std::path::{Component, Path, PathBuf};
 use tar::{Archive, Entry};
 
 use super::errors::{CliError, Exit};
+use super::output::printable;
 use super::values::{count, show_bytes};
 use crate::os;
 
@@ -31,10 +32,29 @@ pub struct Unpacked {
     pub files: u64,
     /// Their bytes.
     pub bytes: u64,
-    /// Links that were not made because they lead out of the folder, or to what was not made.
+    /// Entries that were not made: links that lead out of the folder, or to what was not made; devices, sockets and pipes.
     pub left_out: u64,
     /// The first of them, below the folder.
     pub left_out_first: Option<PathBuf>,
+}
+
+impl Unpacked {
+    /// What was left out, as a clause; `None` when everything is there.
+    #[must_use]
+    pub fn missing(&self) -> Option<String> {
+        let first = self.left_out_first.as_deref()?.display().to_string();
+        Some(format!(
+            "left out {}, first '{}': links that lead out, devices, sockets and pipes are not brought",
+            count(self.left_out, "item"),
+            printable(&first)
+        ))
+    }
+
+    /// Counts bytes before they are written.
+    fn add_bytes(&mut self, bytes: u64, bytes_max: u64) -> Result<(), CliError> {
+        self.bytes = self.bytes.saturating_add(bytes);
+        if self.bytes > bytes_max { Err(too_large(bytes_max)) } else { Ok(()) }
+    }
 }
 
 impl fmt::Display for Unpacked {
@@ -84,14 +104,13 @@ fn unpack_limited(
     for entry in archive.entries().map_err(damaged)? {
         let mut entry = entry.map_err(damaged)?;
         entries += 1;
-        unpacked.bytes = unpacked.bytes.saturating_add(entry.size());
-        if unpacked.bytes > bytes_max || entries > entries_max {
-            return Err(CliError::new(Exit::Error, format!("the output is larger than {}", show_bytes(bytes_max)))
-                .next("fetch the tar itself with `fizz job output JOB --tar FILE`"));
+        unpacked.add_bytes(entry.size(), bytes_max)?;
+        if entries > entries_max {
+            return Err(too_large(bytes_max));
         }
         let name = entry.path().map_err(damaged)?.into_owned();
         let Some(inside) = path_inside(&name, top)? else { continue };
-        match write_entry(&mut entry, &root, &inside, top)? {
+        match write_entry(&mut entry, &root, &inside, top, &mut |bytes| unpacked.add_bytes(bytes, bytes_max))? {
             Written::Folder => {}
             Written::File => unpacked.files += 1,
             Written::LeftOut => {
@@ -127,9 +146,12 @@ enum Written {
     Folder,
     /// Or a link.
     File,
-    /// A link that would lead out.
+    /// A link that would lead out, or what is no file.
     LeftOut,
 }
+
+/// Asked before bytes are written that are not in the tar itself.
+type MayWrite<'a> = &'a mut dyn FnMut(u64) -> Result<(), CliError>;
 
 /// Writes one entry.
 fn write_entry(
@@ -137,6 +159,7 @@ fn write_entry(
     root: &Path,
     inside: &Path,
     top: Option<&OsStr>,
+    may_write: MayWrite<'_>,
 ) -> Result<Written, CliError> {
     let target = root.join(inside);
     let kind = entry.header().entry_type();
@@ -152,9 +175,9 @@ fn write_entry(
     } else if kind.is_symlink() {
         return write_link(entry, inside, &target);
     } else if kind.is_hard_link() {
-        return write_hard_link(entry, root, &target, top);
+        return write_hard_link(entry, root, &target, top, may_write);
     } else {
-        return Err(hostile(inside, "is neither file, folder nor link"));
+        return Ok(Written::LeftOut);
     }
     Ok(Written::File)
 }
@@ -220,6 +243,7 @@ fn write_hard_link(
     root: &Path,
     target: &Path,
     top: Option<&OsStr>,
+    may_write: MayWrite<'_>,
 ) -> Result<Written, CliError> {
     let name = entry.link_name().map_err(damaged)?.unwrap_or_default().into_owned();
     let Ok(Some(from)) = path_inside(&name, top) else { return Ok(Written::LeftOut) };
@@ -230,11 +254,18 @@ fn write_hard_link(
             return Ok(Written::LeftOut);
         }
     }
-    if !at.is_file() {
+    if !at.is_file() || at == target {
         return Ok(Written::LeftOut);
     }
+    // Otherwise a small tar of one file and many links to it would fill the disk.
+    may_write(at.metadata().map_err(|error| unwritable(&at, error))?.len())?;
     remove_old(target).and_then(|()| std::fs::copy(&at, target)).map_err(|error| unwritable(target, error))?;
     Ok(Written::File)
+}
+
+fn too_large(bytes_max: u64) -> CliError {
+    CliError::new(Exit::Error, format!("the output is larger than {}", show_bytes(bytes_max)))
+        .next("fetch the tar itself with `fizz job output JOB --tar FILE`")
 }
 
 fn damaged(error: io::Error) -> CliError {
@@ -301,7 +332,7 @@ mod tests {
             ("output/latest", EntryType::Symlink, "deep/er/log.txt"),
             ("output/copy", EntryType::Link, "output/picture.png"),
         ]);
-        assert_eq!(result, Ok(Unpacked { files: 4, bytes: 8, ..Unpacked::default() }));
+        assert_eq!(result, Ok(Unpacked { files: 4, bytes: 11, ..Unpacked::default() }));
         let into = folder.path().join("into");
         assert_eq!(std::fs::read(into.join("picture.png")).unwrap(), b"PNG");
         assert_eq!(std::fs::read(into.join("latest")).unwrap(), b"hello");
@@ -387,11 +418,30 @@ mod tests {
     }
 
     #[test]
-    fn devices_and_pipes_are_refused() {
-        for kind in [EntryType::Char, EntryType::Block, EntryType::Fifo] {
-            let (_folder, result) = unpacked(&[("output/dev", kind, "")]);
-            assert!(result.unwrap_err().contains("neither file"), "{kind:?}");
+    fn devices_pipes_and_sockets_are_left_out_and_told() {
+        // Tar has no type for sockets; a tool's own is any other.
+        for kind in [EntryType::Char, EntryType::Block, EntryType::Fifo, EntryType::new(b's')] {
+            assert_left_out(&[], kind, "output/dev", "");
         }
+        let (_folder, result) = unpacked(&[("output/p", EntryType::Fifo, ""), ("output/q", EntryType::Fifo, "")]);
+        let missing = result.unwrap().missing().unwrap();
+        assert!(missing.starts_with("left out 2 items, first 'p'"), "{missing}");
+        assert_eq!(Unpacked::default().missing(), None);
+    }
+
+    #[test]
+    fn hard_links_count_as_the_copies_that_they_become() {
+        let big = "x".repeat(400);
+        let links = |names: &'static [&'static str]| {
+            let mut entries = vec![("output/a", EntryType::Regular, big.as_str())];
+            entries.extend(names.iter().map(|name| (*name, EntryType::Link, "output/a")));
+            unpacked(&entries)
+        };
+        let (_folder, result) = links(&["output/b"]);
+        assert_eq!(result, Ok(Unpacked { files: 2, bytes: 800, ..Unpacked::default() }));
+        let (folder, result) = links(&["output/b", "output/c"]);
+        assert!(result.unwrap_err().contains("larger than"));
+        assert!(!folder.path().join("into/c").exists(), "nothing past the limit is written");
     }
 
     #[test]
