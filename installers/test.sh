@@ -40,7 +40,7 @@ set_up() {
 }
 
 set_up_components() {
-    need docker-registry busybox-static iproute2 util-linux btrfs-progs podman crun catatonit runsc
+    need docker-registry busybox-static iproute2 util-linux procps nftables libcap2-bin btrfs-progs podman crun catatonit runsc
     # Software Vulkan even beside a GPU: tests compare with it.
     ensure_vulkan_software || warn "no Vulkan driver could be installed"
     ensure_engine
@@ -52,6 +52,9 @@ missing_components() {
     have docker-registry || echo "docker-registry"
     have podman || echo "podman"
     have nft || [ -x /usr/sbin/nft ] || echo "nftables"
+    have runsc || echo "gVisor (runsc)"
+    have mkfs.btrfs || [ -x /usr/sbin/mkfs.btrfs ] || echo "btrfs-progs"
+    have setcap || [ -x /usr/sbin/setcap ] || echo "libcap2-bin"
     [ -x /bin/busybox ] || echo "busybox-static"
     ls /usr/share/vulkan/icd.d/*.json >/dev/null 2>&1 || ls /etc/vulkan/icd.d/*.json >/dev/null 2>&1 || echo "a Vulkan driver"
 }
@@ -64,7 +67,7 @@ decide() {
         return
     fi
     in_ci && fail "the tests need what could not be had here: $(echo "$missing" | paste -s -d ',' -)"
-    warn "not here: $(echo "$missing" | paste -s -d ',' -); tests that need Docker, nftables or Vulkan are skipped"
+    warn "not here: $(echo "$missing" | paste -s -d ',' -); tests that need more than Rust are skipped"
     ignored=
 }
 
