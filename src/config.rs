@@ -22,7 +22,7 @@ mod units;
 
 pub(crate) use locate::hint;
 
-pub use ceiling::{Ceiling, CpuWeight, ImagesConfig, NetworkConfig, Pool, RootRule, SandboxConfig};
+pub use ceiling::{Ceiling, CpuWeight, ImagesConfig, NetworkConfig, PidsMax, Pool, RootRule, SandboxConfig};
 pub use units::{ByteSize, CpuMillis, Price};
 
 use crate::wire::HourlyRate;

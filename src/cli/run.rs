@@ -118,7 +118,8 @@ pub struct RunArgs {
     /// What it may reach: none or internet
     #[arg(long, value_name = "REACH", default_value = "none", value_parser = parse_reach, help_heading = "Container")]
     pub network: Reach,
-    /// Of the internet only this domain and what is below it; repeat for more
+    /// Of the internet only this domain and what is below it; nodes of this
+    /// version refuse such jobs
     #[arg(long, value_name = "NAME", help_heading = "Container")]
     pub domain: Vec<String>,
     /// A file that the node fetches into the container before it starts; repeatable

@@ -33,6 +33,8 @@ pub struct SandboxConfig {
     pub cpu_weight: CpuWeight,
     /// Most containers one job may have.
     pub services_max: u8,
+    /// Most processes and threads of one container, 1 to 65536; what a job asks for beyond it is cut.
+    pub pids_max: PidsMax,
 }
 
 impl Default for SandboxConfig {
@@ -43,6 +45,7 @@ impl Default for SandboxConfig {
             interactive: true,
             cpu_weight: CpuWeight::default(),
             services_max: 8,
+            pids_max: PidsMax::default(),
         }
     }
 }
@@ -84,6 +87,33 @@ impl TryFrom<u16> for CpuWeight {
 
     fn try_from(weight: u16) -> Result<Self, String> {
         if (2..=1024).contains(&weight) { Ok(Self(weight)) } else { Err(format!("{weight} must be from 2 to 1024")) }
+    }
+}
+
+/// Processes and threads of one container, 1 to 65536; 4096 when absent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "u32")]
+pub struct PidsMax(u32);
+
+impl PidsMax {
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for PidsMax {
+    fn default() -> Self {
+        Self(4096)
+    }
+}
+
+impl TryFrom<u32> for PidsMax {
+    type Error = String;
+
+    fn try_from(count: u32) -> Result<Self, String> {
+        if (1..=65_536).contains(&count) { Ok(Self(count)) } else { Err(format!("{count} must be from 1 to 65536")) }
     }
 }
 

@@ -43,6 +43,7 @@ fn a_whole_file_is_read() {
         interactive = false
         cpu_weight = 128
         services_max = 2
+pids_max = 100
         [network]
         internet = false
         domains = ["example.org"]

@@ -23,6 +23,10 @@ const COST_FACTOR: u32 = 20;
 const BYTES_PER_FILE: u64 = 4096;
 /// Every job may have so many files.
 const FILES_MIN: u64 = 10_000;
+/// So much of the file system stays free for the owner; less, where there was little to begin with.
+const RESERVE_BYTES: u64 = 512 << 20;
+/// Of what was free when the watch began, one part in so many at most is the reserve.
+const RESERVE_SHARE: u64 = 4;
 /// Less than one in so many files left free on the file system is an emergency.
 const RESERVE_FILES: u64 = 50;
 
@@ -78,6 +82,7 @@ pub(super) struct DiskWatch {
     bytes: Pace,
     files: Pace,
     bytes_left: u64,
+    reserve: u64,
 }
 
 impl DiskWatch {
@@ -85,7 +90,14 @@ impl DiskWatch {
     pub(super) fn new(limits: DiskLimits, free: Option<FreeSpace>, now: Steady) -> Self {
         let files = Pace { free: files_free(free), looked_at: now, rest: LOOK_EVERY_MIN };
         let bytes = Pace { free: None, looked_at: now, rest: Duration::ZERO };
-        Self { limits, bytes, files, bytes_left: limits.bytes }
+        let reserve = free.map_or(0, |free| (free.bytes_free / RESERVE_SHARE).min(RESERVE_BYTES));
+        Self { limits, bytes, files, bytes_left: limits.bytes, reserve }
+    }
+
+    /// Whether so little is left that nothing of a stranger's may go on writing. A look does not see everything a job can fill a
+    /// disk with: a file that was deleted and is still open is in no folder.
+    pub(super) fn is_nearly_full(&self, free: Option<FreeSpace>) -> bool {
+        free.is_some_and(|free| free.bytes_free < self.reserve)
     }
 
     /// Whether to see how many bytes it has written.
@@ -212,5 +224,16 @@ mod tests {
         let _ = watch.saw_files(0, none, QUICK, at(0));
         assert!(!watch.wants_files(none, at(10)));
         assert!(watch.wants_files(none, at(15)));
+    }
+
+    #[test]
+    fn the_last_of_a_disk_is_the_owners_whoever_fills_it() {
+        let roomy = watch(free(100 * GIB, 1000));
+        assert!(!roomy.is_nearly_full(free(GIB, 1000)));
+        assert!(roomy.is_nearly_full(free(RESERVE_BYTES - 1, 1000)));
+        let small = watch(free(RESERVE_BYTES, 1000));
+        assert!(!small.is_nearly_full(free(RESERVE_BYTES / 4, 1000)));
+        assert!(small.is_nearly_full(free(RESERVE_BYTES / 4 - 1, 1000)));
+        assert!(!watch(None).is_nearly_full(None));
     }
 }

@@ -178,6 +178,9 @@ impl Images {
             return Err(not_found(image, "this node has no image with this id".to_owned()));
         };
         self.0.policy.rules.check(&reference).map_err(|why| refused(image, why))?;
+        if self.0.policy.reach == Reach::Public {
+            self.0.policy.rules.check_registry(&reference).map_err(|why| refused(image, why))?;
+        }
         let waits = || say("waits for the registry's login, which the coordinator has".to_owned());
         let login = self.0.logins.of(lease_id, service, waits).await;
         let wanted = Wanted { runtime, lease_id, image, login, progress };

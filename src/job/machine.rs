@@ -157,6 +157,7 @@ impl Machine {
             Input::Begin => self.begin(now),
             Input::Stop => self.end_because(Cause::Stopped, now),
             Input::Evict { reason } => self.end_because(Cause::Evicted { reason }, now),
+            Input::DiskFull => self.disk_full(now),
             Input::OverLimit { limit, value } => self.over_limit(limit, value, now),
             Input::GiveUp { why, detail } => self.end_because(Cause::Failed { why, detail }, now),
             Input::Drop { forget } => self.drop_lease(forget),

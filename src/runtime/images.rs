@@ -6,6 +6,7 @@
 //! - A digest is `sha256:` and 64 hex digits; nothing else pins an image.
 
 pub mod cosign;
+mod operators;
 
 use std::fmt;
 
@@ -286,6 +287,22 @@ impl ImageRules {
         let named = |prefix: &String| prefix.split('/').next() == Some(image.registry());
         image.registry() != DOCKER_HUB
             && (self.allow.iter().any(named) || self.mirror.as_deref() == Some(image.registry()))
+    }
+
+    /// Whether the engine may be sent to the image's registry: one of an operator that is known not to send it elsewhere, or one
+    /// that the owner named. The engine asks by itself and follows where the registry points it, so that a stranger's own
+    /// registry could point it into the home.
+    ///
+    /// # Errors
+    /// A sentence that says what the owner can do.
+    pub fn check_registry(&self, image: &Reference) -> Result<(), String> {
+        let registry = image.registry();
+        if operators::is_known(registry) || self.names_registry_of(image) {
+            return Ok(());
+        }
+        Err(format!(
+            "this node asks only well-known registries, and its owner has not named {registry} in images.allow"
+        ))
     }
 
     /// The registry that is asked first for Docker Hub's images.

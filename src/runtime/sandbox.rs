@@ -148,8 +148,8 @@ pub fn plan(spec: &ContainerSpec, owner: &SandboxConfig, facts: &EngineFacts) ->
         cpu_millis: spec.cpu_millis,
         cpu_weight: owner.cpu_weight.get(),
         disk_weight: facts.disk_weight.then_some(DISK_WEIGHT),
-        pids_max: spec.pids_max,
-        limits: limits(facts),
+        pids_max: spec.pids_max.min(owner.pids_max.get()),
+        limits: limits(spec, facts),
         out_of_memory_score: OUT_OF_MEMORY_SCORE,
         layer_bytes_max: facts.layer_bytes_max(spec.disk_bytes, spec.settings.bytes),
         log_bytes_max: spec.log_bytes_max,
@@ -204,11 +204,12 @@ fn root_is_allowed(owner: &SandboxConfig, facts: &EngineFacts) -> Result<(), Pla
 
 /// Soft and hard the same: a process could raise its own up to the hard one anyway. No limit on processes per user, which the
 /// kernel counts over all containers together.
-fn limits(facts: &EngineFacts) -> Vec<Limit> {
+fn limits(spec: &ContainerSpec, facts: &EngineFacts) -> Vec<Limit> {
     let open_files = if facts.rootless { OPEN_FILES_MAX_ROOTLESS } else { OPEN_FILES_MAX };
     let mut limits = vec![
         Limit { name: "nofile", value: open_files },
         Limit { name: "core", value: 0 },
+        Limit { name: "fsize", value: file_bytes_max(spec) },
         Limit { name: "memlock", value: LOCKED_BYTES_MAX },
     ];
     if facts.podman {
@@ -216,6 +217,15 @@ fn limits(facts: &EngineFacts) -> Vec<Limit> {
         limits.push(Limit { name: "nproc", value: PROCESSES_OF_USER_MAX });
     }
     limits
+}
+
+/// No file need be larger than all that a job may write. It also bounds the few files that an engine keeps outside of the
+/// container's layer and that root of a container may write, such as `/etc/hosts`.
+fn file_bytes_max(spec: &ContainerSpec) -> u64 {
+    match spec.disk_bytes {
+        0 => spec.memory_bytes,
+        disk => disk.max(spec.shm_bytes.unwrap_or(SHM_BYTES_DEFAULT)),
+    }
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ const CODE_TERMINATED: i32 = 143;
 const CODE_SIGNAL: i32 = 128;
 /// The highest signal of Linux.
 const SIGNAL_MAX: u8 = 64;
+/// `SIGXFSZ`: a file grew past what one may have.
+const SIGNAL_FILE_SIZE: u8 = 25;
 
 impl Machine {
     /// Brings everything to its end; the first cause stays.
@@ -72,6 +74,20 @@ impl Machine {
             | Stage::Reporting
             | Stage::Over => Step::default(),
         }
+    }
+
+    /// Given back, whoever filled the disk, and at once: what writes would use its grace to write on.
+    pub(super) fn disk_full(&mut self, now: Now) -> Step {
+        let runs = matches!(self.saved.stage, Stage::Running | Stage::Frozen);
+        if runs && self.saved.cause.is_some() {
+            return Step::act(Action::Kill);
+        }
+        let reason = "the disk of this node is nearly full".to_owned();
+        let mut step = self.end_because(Cause::Evicted { reason }, now);
+        for action in step.actions.iter_mut().filter(|action| **action == Action::Terminate) {
+            *action = Action::Kill;
+        }
+        step
     }
 
     /// How containers that run are brought to their end.
@@ -160,7 +176,12 @@ impl Machine {
         }
         // A program that exits with such a code itself looks the same: engines tell no more.
         let signal = u8::try_from(code - CODE_SIGNAL).ok().filter(|signal| (1..=SIGNAL_MAX).contains(signal));
-        signal.map_or(LeaseEnd::Exited { code }, |signal| LeaseEnd::Signalled { signal })
+        match signal {
+            // One file larger than its whole disk.
+            Some(SIGNAL_FILE_SIZE) => LeaseEnd::OverLimit { limit: LimitKind::DiskBytes, value: self.terms.disk_bytes },
+            Some(signal) => LeaseEnd::Signalled { signal },
+            None => LeaseEnd::Exited { code },
+        }
     }
 
     pub(super) fn failed(&mut self, why: FailureKind, detail: String, now: Now) -> Step {

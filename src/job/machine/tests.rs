@@ -317,6 +317,7 @@ fn command() -> impl Strategy<Value = Input> {
         1 => Just(Input::Thaw),
         1 => Just(Input::Tick),
         1 => Just(Input::OverLimit { limit: LimitKind::DiskBytes, value: 7 }),
+        1 => Just(Input::DiskFull),
     ]
 }
 

@@ -23,6 +23,8 @@ pub struct Terms {
     pub duration_seconds_max: u64,
     /// Memory limit in bytes.
     pub memory_bytes: u64,
+    /// Disk of the main service in bytes.
+    pub disk_bytes: u64,
     /// Whether there is an output folder to hand over.
     pub has_output: bool,
     /// The main service.
@@ -51,6 +53,7 @@ impl Terms {
         Self {
             duration_seconds_max: spec.limits.duration_seconds_max,
             memory_bytes: spec.services.first().map_or(0, |service| service.resources.memory_bytes),
+            disk_bytes: spec.services.first().map_or(0, |service| service.resources.disk_bytes),
             has_output: spec.output_path.is_some(),
             main: spec.services.first().map(|service| ServiceTerms::of(service, spec)).unwrap_or_default(),
             companions: spec.services.iter().skip(1).map(|service| ServiceTerms::of(service, spec)).collect(),
@@ -89,6 +92,8 @@ pub enum Input {
         /// The limit, in that kind's unit.
         value: u64,
     },
+    /// The owner's disk is nearly full.
+    DiskFull,
     /// The coordinator has ended it; nobody wants to hear of it any more.
     Drop {
         /// Whether the journal should forget it too.

@@ -17,6 +17,10 @@ pub(super) async fn watch(
 ) -> Option<Input> {
     let mut watch = DiskWatch::new(limits, runtime.free_space().await, clock.steady());
     loop {
+        if watch.is_nearly_full(runtime.free_space().await) {
+            tracing::warn!(container = %id.0, "the disk is nearly full: a job is ended and given back");
+            return Some(Input::DiskFull);
+        }
         match look(&runtime, &clock, &id, &mut watch).await {
             Ok(Some(limit)) => {
                 let value = watch.value(limit);

@@ -103,10 +103,14 @@ fn options(tmpfs: &Tmpfs, facts: &EngineFacts) -> String {
     }
 }
 
+/// The engine keeps two log files; the agent reads along, and what it has read may go. A stranger does not decide how much of the
+/// owner's disk they take.
+const LOG_FILE_BYTES_MAX: u64 = 256 << 20;
+
 /// Twice the wanted bytes per file, for the engine's own overhead per line; two files. Not compressed: that costs the owner
 /// time on every rotation.
 fn log_config(log_bytes_max: u64, facts: &EngineFacts) -> HostConfigLogConfig {
-    let file_bytes = log_bytes_max.saturating_mul(2).saturating_add(1 << 20).min(i64::MAX.unsigned_abs());
+    let file_bytes = log_bytes_max.saturating_mul(2).saturating_add(1 << 20).min(LOG_FILE_BYTES_MAX);
     let size = ("max-size".to_owned(), file_bytes.to_string());
     if facts.podman {
         return HostConfigLogConfig { typ: Some("k8s-file".to_owned()), config: Some(HashMap::from([size])) };

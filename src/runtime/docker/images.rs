@@ -182,7 +182,7 @@ pub(super) enum Source {
 pub(super) fn source_of(image: &str, local: Option<&ImageInspect>) -> Source {
     let only_local = is_image_id(image) || local.is_some_and(|found| digest_of(image, found).is_none());
     match only_local {
-        true if local.is_some_and(is_lent) => Source::Lent,
+        true if local.is_some_and(|found| is_lent(found) && is_of_this_machine(found)) => Source::Lent,
         true => Source::Private,
         false => Source::Registry,
     }
@@ -191,6 +191,11 @@ pub(super) fn source_of(image: &str, local: Option<&ImageInspect>) -> Source {
 fn is_lent(found: &ImageInspect) -> bool {
     let labels = found.config.as_ref().and_then(|config| config.labels.as_ref());
     labels.and_then(|labels| labels.get(LABEL_SHARED)).is_some_and(|value| value == "true")
+}
+
+/// Whether no registry ever gave it: else whoever pushed it may have set the label. Podman names what it makes `localhost/…`.
+fn is_of_this_machine(found: &ImageInspect) -> bool {
+    found.repo_digests.iter().flatten().all(|digest| digest.starts_with("localhost/"))
 }
 
 pub(super) fn not_lent(image: &str) -> RuntimeError {
@@ -311,6 +316,10 @@ mod tests {
             (id.as_str(), Some(image(&[], None)), Source::Private),
             (id.as_str(), Some(image(&["alpine@sha256:2"], None)), Source::Private),
             (id.as_str(), Some(image(&[], Some("true"))), Source::Lent),
+            (id.as_str(), Some(image(&["localhost/mine@sha256:2"], Some("true"))), Source::Lent),
+            // Pulled by somebody who had pushed it with the label.
+            (id.as_str(), Some(image(&["evil@sha256:2"], Some("true"))), Source::Private),
+            ("mine:1", Some(image(&["evil@sha256:2"], Some("true"))), Source::Private),
             (id.as_str(), None, Source::Private),
             ("alpine:3", None, Source::Registry),
             ("alpine:3", Some(image(&["alpine@sha256:2"], None)), Source::Registry),

@@ -3,7 +3,9 @@
 use tokio::net::UnixListener;
 
 use super::*;
+use crate::runtime::isolation::Given;
 use crate::wire::LeaseId;
+use crate::wire::job::Isolation;
 
 /// An engine that takes every call and never answers one.
 fn hung(folder: &std::path::Path) -> DockerRuntime {
@@ -17,7 +19,10 @@ fn hung(folder: &std::path::Path) -> DockerRuntime {
     });
     let address = format!("unix://{}", socket.display());
     let docker = Docker::connect_with_host(&address).unwrap();
-    DockerRuntime::unasked(docker, address, Ceiling::default())
+    let runtime = DockerRuntime::unasked(docker, address, Ceiling::default());
+    let plain = Given { isolation: Isolation::Container, runtime: None };
+    runtime.shared.set_facts(EngineFacts { given: vec![plain], ..EngineFacts::default() });
+    runtime
 }
 
 #[tokio::test]
