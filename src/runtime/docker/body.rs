@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, ResourcesUlimits,
+    ContainerCreateBody, HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, ResourcesUlimits,
 };
 
 use super::super::sandbox::{EngineFacts, Limit, Plan, Tmpfs, WORK_PATH};
-use super::super::{ContainerSpec, LABEL_GENERATION, LABEL_LEASE, LABEL_NODE, LABEL_SERVICE};
+use super::super::{ContainerSpec, LABEL_GENERATION, LABEL_LEASE, LABEL_NODE, LABEL_PROBE, LABEL_SERVICE};
 use super::gpus;
 
 /// What the engine is asked for.
@@ -17,7 +17,9 @@ pub(super) fn body(spec: &ContainerSpec, plan: &Plan, facts: &EngineFacts) -> Co
         (LABEL_LEASE.to_owned(), spec.lease_id.to_string()),
         (LABEL_GENERATION.to_owned(), spec.generation.to_string()),
     ]);
-    labels.extend(spec.service.iter().map(|service| (LABEL_SERVICE.to_owned(), service.clone())));
+    // An image's labels go to its containers: what means something to Fizz is said here, or the image would say it.
+    labels.insert(LABEL_SERVICE.to_owned(), spec.service.clone().unwrap_or_default());
+    labels.insert(LABEL_PROBE.to_owned(), String::new());
     ContainerCreateBody {
         image: Some(spec.image_id.clone()),
         user: Some(plan.user.written()),
@@ -26,6 +28,8 @@ pub(super) fn body(spec: &ContainerSpec, plan: &Plan, facts: &EngineFacts) -> Co
         env: Some(environment(spec, plan, facts)),
         working_dir: Some(plan.workdir.clone()),
         labels: Some(labels),
+        // The image's own would be run beside the job, outside of its share of the processor; a job's checks are Fizz's.
+        healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
         tty: Some(false),
         open_stdin: Some(false),
         attach_stdin: Some(false),

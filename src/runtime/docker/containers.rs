@@ -25,7 +25,14 @@ const LOOKS_AT_ONCE: usize = 8;
 /// Exit codes with which the engine's init says that it could not run the command.
 const INIT_CANNOT_EXECUTE: i32 = 126;
 const INIT_NOT_FOUND: i32 = 127;
+/// So soon after its start at the latest.
+const INIT_FAILS_WITHIN: SignedDuration = SignedDuration::from_secs(3);
 const INIT_SAYS: &str = "[FATAL tini (";
+
+/// Which of the lease's services a container is; nothing for the main one.
+fn service_of(labels: &HashMap<String, String>) -> Option<String> {
+    labels.get(LABEL_SERVICE).filter(|service| !service.is_empty()).cloned()
+}
 
 impl DockerRuntime {
     pub(super) async fn remove_container(&self, id: &ContainerId) -> Result<(), RuntimeError> {
@@ -42,7 +49,7 @@ impl DockerRuntime {
     pub(super) async fn container_of(&self, spec: &ContainerSpec) -> Result<Option<ContainerId>, RuntimeError> {
         let labels = vec![format!("{LABEL_NODE}={}", spec.node_id), format!("{LABEL_LEASE}={}", spec.lease_id)];
         let made = self.labelled(labels).await?;
-        Ok(made.into_iter().find(|(_, labels)| labels.get(LABEL_SERVICE) == spec.service.as_ref()).map(|(id, _)| id))
+        Ok(made.into_iter().find(|(_, labels)| service_of(labels) == spec.service).map(|(id, _)| id))
     }
 
     pub(super) async fn restart_container(&self, id: &ContainerId, ended_at: Timestamp) -> Result<(), RuntimeError> {
@@ -70,7 +77,7 @@ impl DockerRuntime {
         let looks = found.into_iter().filter_map(|(id, labels)| {
             let lease_id = labels.get(LABEL_LEASE)?.parse().ok()?;
             let generation = labels.get(LABEL_GENERATION).and_then(|text| text.parse().ok()).unwrap_or(0);
-            let service = labels.get(LABEL_SERVICE).cloned();
+            let service = service_of(&labels);
             Some(async move {
                 match self.look_at(&id).await {
                     Ok(status) => Ok(Some(OwnedContainer { id, lease_id, generation, service, status })),
@@ -117,6 +124,10 @@ impl DockerRuntime {
 
     /// The engine's init runs the command; when it cannot, only its exit code and its last words tell.
     async fn init_failure(&self, id: &ContainerId, exit: ContainerExit) -> Result<ContainerExit, RuntimeError> {
+        // It fails at once. A program that takes its time and then says the same has run, and is paid for.
+        if exit.ended_at.duration_since(exit.started_at) > INIT_FAILS_WITHIN {
+            return Ok(exit);
+        }
         let last = self.last_words(id).await?;
         let Some((_, detail)) = last.split_once(INIT_SAYS).and_then(|(_, rest)| rest.split_once("] ")) else {
             return Ok(exit);

@@ -254,7 +254,7 @@ impl DockerRuntime {
 
     /// Removes what probes left: containers, then networks, with this label besides.
     pub(super) async fn sweep_probes(&self, label: &str) -> Result<(), RuntimeError> {
-        let filters = HashMap::from([("label".to_owned(), vec![LABEL_PROBE.to_owned(), label.to_owned()])]);
+        let filters = HashMap::from([("label".to_owned(), vec![format!("{LABEL_PROBE}=1"), label.to_owned()])]);
         let options = ListContainersOptionsBuilder::new().all(true).filters(&filters).build();
         let found = self.call("list containers", CALL_DEADLINE, self.docker.list_containers(Some(options))).await?;
         for id in found.into_iter().filter_map(|container| container.id) {

@@ -226,7 +226,8 @@ proptest! {
         let owner = SandboxConfig { root, cpu_weight: weight.try_into().unwrap(), ..SandboxConfig::default() };
         let Ok(plan) = plan(&spec, &owner, &facts()) else { return Ok(()) };
         prop_assert_eq!(plan.cpu_weight, weight);
-        prop_assert_eq!((plan.memory_bytes, plan.cpu_millis, plan.pids_max), (spec.memory_bytes, spec.cpu_millis, spec.pids_max));
+        prop_assert_eq!((plan.memory_bytes, plan.cpu_millis), (spec.memory_bytes, spec.cpu_millis));
+        prop_assert_eq!(plan.pids_max, spec.pids_max.min(owner.pids_max.get()));
         prop_assert!(plan.shm_bytes <= spec.memory_bytes);
         prop_assert!(plan.tmpfs.iter().all(|tmpfs| tmpfs.bytes <= spec.memory_bytes && tmpfs.files > 0));
         prop_assert_eq!(plan.read_only_root, spec.disk_bytes == 0);
