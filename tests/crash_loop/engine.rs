@@ -30,7 +30,8 @@ impl Engine {
     /// Starts it and waits until it answers. One that gives up while it starts is started again, as by any service manager.
     pub(crate) async fn start(&mut self) {
         assert!(self.child.is_none(), "it runs");
-        let begin = std::time::Instant::now();
+        let clock = fizz::clock::Clock::system();
+        let begin = clock.steady();
         while !self.docker(&["version"]).status.success() {
             if let Some(child) = &mut self.child
                 && let Some(status) = child.try_wait().unwrap()
@@ -47,7 +48,7 @@ impl Engine {
             if self.child.is_none() {
                 self.child = Some(self.spawn());
             }
-            assert!(begin.elapsed() < PATIENCE, "the engine does not come up:\n{}", self.said());
+            assert!(clock.steady().since(begin) < PATIENCE, "the engine does not come up:\n{}", self.said());
             tokio::time::sleep(LOOK).await;
         }
     }

@@ -105,7 +105,8 @@ fn agent(folder: &Path, url: &str, engine: &str, join_token: &Secret) -> Process
     let config = folder.join("fizz.toml");
     let ca_file = folder.join("coordinator/ca.pem");
     let text = format!(
-        "name = \"attic\"\noffer = {{ price_per_hour = \"10000\" }}\ncoordinators = [{{ url = \"{url}\", ca_file = \"{}\" }}]\nengine = {{ address = \"{engine}\" }}\n",
+        "name = \"attic\"\noffer = {{ price_per_hour = \"10000\" }}\ncoordinators = [{{ url = \"{url}\", ca_file = \"{}\" }}]\nengine = {{ address = \"{engine}\" }}\n\
+         network = {{ internet = false }}\n",
         ca_file.display()
     );
     std::fs::write(&config, text).unwrap();

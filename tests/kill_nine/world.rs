@@ -247,7 +247,8 @@ fn agent(folder: &TempDir, url: &str, engine: &str, join_token: &Secret) -> Proc
     let config = folder.path().join("fizz.toml");
     let ca_file = folder.path().join("coordinator/ca.pem");
     let text = format!(
-        "name = \"attic\"\ncoordinators = [{{ url = \"{url}\", ca_file = \"{}\" }}]\nengine = {{ address = \"{engine}\" }}\n",
+        "name = \"attic\"\ncoordinators = [{{ url = \"{url}\", ca_file = \"{}\" }}]\nengine = {{ address = \"{engine}\" }}\n\
+         network = {{ internet = false }}\n",
         ca_file.display()
     );
     std::fs::write(&config, text).unwrap();
