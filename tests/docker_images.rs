@@ -138,7 +138,8 @@ async fn images_that_the_owner_does_not_take_are_refused_before_anybody_is_asked
     let registry = Registry::start();
     let strict = World::new(ImagePolicy::default()).await;
     let error = strict.pull(&pushed(&registry, "athome", 1), None).await.unwrap_err();
-    assert!(error.to_string().contains("not a public address"), "a registry in the owner's home: {error}");
+    assert!(matches!(error, RuntimeError::ImageRefused { .. }), "{error}");
+    assert!(error.to_string().contains("its owner has not named"), "a registry in the owner's home: {error}");
 }
 
 #[tokio::test]

@@ -320,5 +320,5 @@ async fn what_is_in_memory_is_bounded_by_the_memory_limit() {
     let (received, _) = lease(runtime, &image, &node, line, 64 << 20).await;
     let said = String::from_utf8(received.text(LogStream::Stdout)).unwrap();
     assert_eq!(end(&received), LeaseEnd::Exited { code: 0 }, "{said}");
-    assert_eq!(said.matches("No space left").count(), 2, "bytes and files: {said}");
+    assert!(said.contains("File size limit exceeded") && said.contains("No space left"), "bytes and files: {said}");
 }
