@@ -101,7 +101,7 @@ async fn creating_twice_makes_one(runtime: &dyn ContainerRuntime, node_id: NodeI
     let spec = shell(node_id, image, HELLO);
     runtime.create(&spec).await.unwrap();
     // Whether it is the same one is the engine's affair, as long as it never ran: one that is new may be made anew.
-    let first = runtime.create(&spec).await.unwrap();
+    runtime.create(&spec).await.unwrap();
     let owned = runtime.list(node_id).await.unwrap();
     let found: Vec<_> = owned.iter().filter(|container| container.lease_id == spec.lease_id).collect();
     assert_eq!(found.len(), 1);
