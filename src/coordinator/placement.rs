@@ -353,8 +353,23 @@ impl Life {
     fn close(&mut self, end: LeaseEnd, ran_millis: Option<u64>, now: Timestamp) -> Vec<Action> {
         let Some(live) = self.live.take() else { return Vec::new() };
         let age_millis = u64::try_from(now.duration_since(live.made_at).as_millis()).unwrap_or(0);
+        // A job that ran and then failed by its own fault (a service that cannot be started, a command that is gone) has had that time.
+        let own_fault = match &end {
+            LeaseEnd::Failed { why, .. } => !why.is_the_nodes_fault() && live.running_at.is_some(),
+            LeaseEnd::Exited { .. }
+            | LeaseEnd::OutOfMemory { .. }
+            | LeaseEnd::TimedOut { .. }
+            | LeaseEnd::Stopped { .. }
+            | LeaseEnd::Signalled { .. }
+            | LeaseEnd::OverLimit { .. }
+            | LeaseEnd::Unhealthy { .. }
+            | LeaseEnd::ServiceFailed { .. }
+            | LeaseEnd::Evicted { .. }
+            | LeaseEnd::Lost
+            | LeaseEnd::Unknown => false,
+        };
         let pay_millis = ran_millis
-            .filter(|_| end.phase() == LeasePhase::Done)
+            .filter(|_| end.phase() == LeasePhase::Done || own_fault)
             .map(|ran| billable_millis(ran, self.duration_seconds_max, age_millis));
         let close = Action::Close { lease_id: live.lease_id, node_id: live.node_id, end: end.clone(), pay_millis };
         vec![close, self.after(end, now)]

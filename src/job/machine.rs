@@ -7,6 +7,8 @@
 //! Invariants
 //! - What a [`Step`] says to record is recorded before any of its actions that could not be repeated; [`Input::Begin`] takes any recorded state up again.
 //! - A container is started from `Starting`, which is never entered again, and once per restart that was recorded before it.
+//! - Time counts, for pay and for the longest duration, from the first container on that is started, whichever service's it is. None is
+//!   started before the images and inputs of all are here: what strangers' servers can delay or break comes before what is paid.
 //! - `Ended` is emitted exactly once, when log and output are accepted.
 //! - The first cause of an end stays: a job stopped by its renter and then evicted was stopped.
 
@@ -35,7 +37,7 @@ const PULL_EVENT_STEP: u16 = 100;
 /// For so long a lease may hold its share of the node, unpaid, before it runs; counted anew when the agent begins anew.
 const START_MAX: Duration = Duration::from_secs(3600);
 
-/// How long the container has been running, as this process saw it.
+/// How long the job has been running, as this process saw it.
 #[derive(Debug, Clone, Copy)]
 struct Running {
     before: Duration,
@@ -69,6 +71,7 @@ impl Machine {
     #[must_use]
     pub fn new(terms: Terms, mut saved: Saved) -> Self {
         saved.companions.resize_with(terms.companions.len(), SavedCompanion::default);
+        saved.began_at = saved.began_at.or(saved.started_at);
         Self {
             companions: vec![companions::Live::default(); terms.companions.len()],
             terms,
@@ -107,21 +110,24 @@ impl Machine {
     /// When it is given back unless it runs by then: images and inputs come from strangers, who may send a byte an hour.
     fn start_by(&self) -> Option<Steady> {
         let waits = matches!(self.saved.stage, Stage::Assigned | Stage::Pulling | Stage::Starting);
-        self.start_by.filter(|_| waits && self.saved.cause.is_none() && self.dropped.is_none())
+        let free = self.running.is_none() && self.saved.cause.is_none() && self.dropped.is_none();
+        self.start_by.filter(|_| waits && free)
     }
 
-    /// When it will have run for as long as it may. Waiting for a restart counts: the lease holds its share of the node meanwhile.
+    /// When it will have run for as long as it may. Waiting counts (restarts, services): the lease holds its share of the node.
     fn time_out_at(&self) -> Option<Steady> {
-        let runs = matches!(self.saved.stage, Stage::Running | Stage::Restarting) && self.saved.cause.is_none();
-        let running = self.running.filter(|_| runs)?;
+        let runs = matches!(self.saved.stage, Stage::Starting | Stage::Running | Stage::Restarting);
+        let running = self.running.filter(|_| runs && self.saved.cause.is_none())?;
         Some(running.since.after(self.duration_max().saturating_sub(running.before)))
     }
 
-    /// Milliseconds the job has run so far: from the main container's first start on, frozen time left out.
+    /// Milliseconds the job has run so far: from its first container's first start on, frozen time left out.
     #[must_use]
     pub fn ran_millis(&self, now: Steady) -> u64 {
         match (self.running, self.saved.stage) {
-            (Some(running), Stage::Running | Stage::Restarting) => millis(running.before + now.since(running.since)),
+            (Some(running), Stage::Starting | Stage::Running | Stage::Restarting) => {
+                millis(running.before + now.since(running.since))
+            }
             (Some(running), Stage::Frozen) => millis(running.before),
             (
                 _,
@@ -147,7 +153,7 @@ impl Machine {
         }
         let mut step = self.take(input, now);
         if self.begun && self.dropped.is_none() && !self.companions.is_empty() {
-            self.attend(&mut step);
+            self.attend(&mut step, now);
         }
         step
     }
@@ -165,7 +171,7 @@ impl Machine {
             Input::Thaw => self.thaw(),
             Input::PullMoved { per_mille } => self.pull_moved(per_mille),
             Input::Pulled(image) => self.pulled(image),
-            Input::Created { container } => self.created(container),
+            Input::Created { container } => self.created(container, now),
             Input::Started { started_at } => self.started(started_at, now),
             Input::Attached(status) => self.attached(&status, now),
             Input::Exited { exit, with_engine } => self.exited(&exit, with_engine, now),
@@ -187,9 +193,15 @@ impl Machine {
     fn begin(&mut self, now: Now) -> Step {
         self.begun = true;
         self.start_by.get_or_insert(now.steady.after(START_MAX));
+        // Where the main container was started, it says itself since when.
+        if let (Some(began_at), Stage::Starting) = (self.saved.began_at, self.saved.stage) {
+            self.running = Some(Running { before: between(began_at, now.wall), since: now.steady });
+        }
         let mut actions = self.begin_companions();
         let mut step = match self.saved.stage {
-            Stage::Assigned | Stage::Pulling | Stage::Starting if self.saved.cause.is_some() => self.never_ran(None),
+            Stage::Assigned | Stage::Pulling | Stage::Starting if self.saved.cause.is_some() => {
+                self.never_ran(None, now)
+            }
             Stage::Assigned => {
                 self.saved.stage = Stage::Pulling;
                 Step::recorded(vec![LeaseChange::Pulling { per_mille: None }], vec![Action::Pull])
@@ -262,7 +274,7 @@ impl Machine {
         Step::recorded(vec![change], vec![Action::Create])
     }
 
-    fn created(&mut self, container: String) -> Step {
+    fn created(&mut self, container: String, now: Now) -> Step {
         if self.saved.stage != Stage::Starting {
             return Step::default();
         }
@@ -270,7 +282,7 @@ impl Machine {
         self.main_created = true;
         // Not recorded: until it runs, the engine is asked for it by label.
         if self.saved.cause.is_some() {
-            return self.never_ran(None);
+            return self.never_ran(None, now);
         }
         // With companions, `attend` says when.
         if !self.companions.is_empty() {
@@ -284,9 +296,8 @@ impl Machine {
         match self.saved.stage {
             Stage::Starting => {
                 self.saved.started_at = Some(started_at);
-                // Not zero when the agent was killed between the start and its record.
-                self.running = Some(Running { before: between(started_at, now.wall), since: now.steady });
-                self.runs(vec![LeaseChange::Running])
+                let changes = self.time_begins(started_at, now);
+                self.runs(changes)
             }
             Stage::Restarting => self.runs(Vec::new()),
             Stage::Assigned
@@ -333,7 +344,7 @@ impl Machine {
                 return self.failed(FailureKind::ContainerVanished, detail, now);
             }
         };
-        let since = self.saved.started_at.unwrap_or(started_at);
+        let since = self.saved.began_at.unwrap_or(started_at);
         let frozen = self.saved.frozen_millis + self.present_freeze(now.wall);
         let before = between(since, now.wall).saturating_sub(Duration::from_millis(frozen));
         self.running = Some(Running { before, since: now.steady });
@@ -475,5 +486,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+#[cfg(test)]
+mod paid_tests;
 #[cfg(test)]
 mod tests;

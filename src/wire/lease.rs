@@ -155,7 +155,7 @@ pub enum LeaseChange {
     Ended {
         /// How it ended.
         end: LeaseEnd,
-        /// Milliseconds the container ran, frozen time left out.
+        /// Milliseconds the job ran: from its first container's start on, frozen time left out.
         ran_millis: u64,
     },
     /// An event this build does not know.

@@ -100,6 +100,24 @@ fn a_failure_that_is_the_jobs_own_fault_is_not_tried_elsewhere() {
 }
 
 #[test]
+fn a_job_that_ran_and_then_failed_by_its_own_fault_is_paid_and_by_the_nodes_is_not() {
+    let run_then = |why| {
+        let mut life = job();
+        place(&mut life, 1, at(0));
+        report(&mut life, 1, 1, LeaseChange::Running, at(1)).unwrap();
+        report(&mut life, 1, 2, ended(failed(why), 50_000), at(51)).unwrap()
+    };
+    let own = run_then(FailureKind::CommandNotFound);
+    assert!(matches!(&own[0], Action::Close { pay_millis: Some(50_000), .. }), "{own:?}");
+    assert!(matches!(&own[1], Action::Finish { state: JobState::Failed, .. }));
+    for why in [FailureKind::EngineError, FailureKind::ContainerVanished, FailureKind::NoSpace] {
+        let nodes = run_then(why);
+        assert!(matches!(&nodes[0], Action::Close { pay_millis: None, .. }), "{nodes:?}");
+        assert!(matches!(&nodes[1], Action::Requeue { .. }));
+    }
+}
+
+#[test]
 fn a_job_is_given_up_after_five_leases() {
     let mut life = job();
     for n in 1..=5 {

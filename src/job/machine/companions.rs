@@ -1,16 +1,18 @@
 //! A job's services besides its main one: when each starts, what its end means, and that all of them end with the main one.
 //!
 //! Invariants
+//! - Nothing starts before the images and inputs of every service are here.
 //! - A companion starts when everything it depends on is ready; the main container starts after every companion that does not
 //!   depend on it has started, and after those it names are ready.
 //! - Once the main container is over nothing is started any more, and a companion is ended after everything that depends on it.
 //! - A companion that fails past its policy ends the job, unless the job is ending already.
 //! - The log is closed after the last companion has ended, so that nothing of theirs is missing.
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use super::restart::Restarts;
-use super::{Action, Cause, Deed, Heard, Machine, Now, Stage, Step};
+use super::{Action, Cause, Deed, Heard, Machine, Now, Running, Stage, Step, between};
 use crate::clock::Steady;
 use crate::runtime::{ContainerExit, ContainerStatus, PinnedImage};
 use crate::wire::lease::{FailureKind, LeaseChange};
@@ -98,7 +100,7 @@ impl Machine {
         match heard {
             Heard::Pulled(image) => self.companion_pulled(slot, image),
             Heard::Created { container } => self.companion_created(slot, container),
-            Heard::Started { .. } => self.companion_started(slot),
+            Heard::Started { started_at } => self.companion_started(slot, Some(started_at), now),
             Heard::Attached(status) => self.companion_attached(slot, &status, now),
             Heard::Exited { exit, with_engine } => self.companion_exited(slot, &exit, with_engine, now),
             Heard::Failed { why, detail } => self.companion_failed(slot, why, &detail, now),
@@ -111,14 +113,15 @@ impl Machine {
     }
 
     /// What the companions and the gates between them and the main container need now; comes after every input.
-    pub(super) fn attend(&mut self, step: &mut Step) {
+    pub(super) fn attend(&mut self, step: &mut Step, now: Now) {
+        self.give_back_instead_of_freezing(step, now);
         if self.main_is_over() {
             self.end_companions(step);
             if self.saved.stage == Stage::Closing && !self.log_closing && self.companions_ended() {
                 self.log_closing = true;
                 step.actions.push(Action::CloseLog { notice: self.saved.notice.clone() });
             }
-        } else if self.saved.cause.is_none() && self.wants_freeze.is_none() {
+        } else if self.saved.cause.is_none() && self.wants_freeze.is_none() && self.everything_is_here() {
             self.start_companions(step);
             let may_start = self.main_created && !self.main_starting && self.main_may_start();
             if self.saved.stage == Stage::Starting && may_start {
@@ -126,6 +129,35 @@ impl Machine {
                 step.actions.push(Action::Start);
             }
         }
+    }
+
+    /// A container was started: from the first one on, time counts.
+    pub(super) fn time_begins(&mut self, started_at: Timestamp, now: Now) -> Vec<LeaseChange> {
+        if self.running.is_some() || self.saved.stage != Stage::Starting {
+            return Vec::new();
+        }
+        self.saved.began_at = Some(started_at);
+        // Not zero when the agent was killed between the start and its record.
+        self.running = Some(Running { before: between(started_at, now.wall), since: now.steady });
+        vec![LeaseChange::Running]
+    }
+
+    /// Companions run and the main container, which a freeze is about, does not yet: the renter would pay for time in which nothing
+    /// may be started.
+    fn give_back_instead_of_freezing(&mut self, step: &mut Step, now: Now) {
+        let waits = self.saved.stage == Stage::Starting && self.running.is_some() && !self.main_starting;
+        if let (Some(reason), true, None) = (self.wants_freeze.clone(), waits, &self.saved.cause) {
+            let ended = self.end_because(Cause::Evicted { reason }, now);
+            step.record |= ended.record;
+            step.changes.extend(ended.changes);
+            step.actions.extend(ended.actions);
+        }
+    }
+
+    /// Whether the images and inputs of all services were fetched.
+    fn everything_is_here(&self) -> bool {
+        let fetched = |saved: &SavedCompanion| saved.image.is_some() || saved.stage != CompanionStage::Waiting;
+        !matches!(self.saved.stage, Stage::Assigned | Stage::Pulling) && self.saved.companions.iter().all(fetched)
     }
 
     /// Starts again what has waited long enough.
@@ -170,7 +202,7 @@ impl Machine {
         Step::act(Action::Companion { index: slot + 1, deed: Deed::Start })
     }
 
-    fn companion_started(&mut self, slot: usize) -> Step {
+    fn companion_started(&mut self, slot: usize, started_at: Option<Timestamp>, now: Now) -> Step {
         let saved = &mut self.saved.companions[slot];
         if !matches!(saved.stage, CompanionStage::Waiting | CompanionStage::Restarting) {
             return Step::default();
@@ -180,7 +212,8 @@ impl Machine {
         let live = &mut self.companions[slot];
         live.busy = Busy::No;
         live.ready = !self.terms.companions[slot].has_health;
-        Step::recorded(Vec::new(), self.follow_companion(slot))
+        let changes = started_at.map(|at| self.time_begins(at, now)).unwrap_or_default();
+        Step::recorded(changes, self.follow_companion(slot))
     }
 
     /// What a companion that runs needs.
@@ -213,7 +246,7 @@ impl Machine {
             (
                 ContainerStatus::Running { .. } | ContainerStatus::Paused { .. } | ContainerStatus::Exited(_),
                 CompanionStage::Restarting,
-            ) => self.companion_started(slot),
+            ) => self.companion_started(slot, None, now),
             (
                 ContainerStatus::Running { .. } | ContainerStatus::Paused { .. } | ContainerStatus::Exited(_),
                 CompanionStage::Running,
@@ -270,6 +303,7 @@ impl Machine {
     }
 
     fn companion_failed(&mut self, slot: usize, why: FailureKind, detail: &str, now: Now) -> Step {
+        let why = self.blamed(why, now);
         let saved = &mut self.saved.companions[slot];
         if saved.stage == CompanionStage::Ended {
             return Step::default();
@@ -298,7 +332,7 @@ impl Machine {
         for slot in 0..self.companions.len() {
             let saved = &self.saved.companions[slot];
             let waits = saved.stage == CompanionStage::Waiting && self.companions[slot].busy == Busy::No;
-            if waits && saved.image.is_some() && self.are_ready(&self.terms.companions[slot].depends_on) {
+            if waits && self.are_ready(&self.terms.companions[slot].depends_on) {
                 self.companions[slot].busy = Busy::Starting;
                 step.actions.push(Action::Companion { index: slot + 1, deed: Deed::Create });
             }

@@ -14,6 +14,8 @@ const CODE_SIGNAL: i32 = 128;
 const SIGNAL_MAX: u8 = 64;
 /// `SIGXFSZ`: a file grew past what one may have.
 const SIGNAL_FILE_SIZE: u8 = 25;
+/// A refusal to start a container, for no reason that has a name, is the engine's fault unless the job has run for so long.
+const ENGINE_TRUSTED: Duration = Duration::from_secs(60);
 
 impl Machine {
     /// Brings everything to its end; the first cause stays.
@@ -24,10 +26,10 @@ impl Machine {
         self.saved.cause = Some(cause);
         match self.saved.stage {
             _ if !self.begun => Step::recorded(Vec::new(), Vec::new()),
-            Stage::Assigned | Stage::Pulling => self.never_ran(None),
+            Stage::Assigned | Stage::Pulling => self.never_ran(None, now),
             Stage::Running | Stage::Frozen => Step::recorded(Vec::new(), vec![self.ending()]),
             // It waits for its companions and would not answer.
-            Stage::Starting if self.main_created && !self.main_starting => self.never_ran(None),
+            Stage::Starting if self.main_created && !self.main_starting => self.never_ran(None, now),
             Stage::Restarting if self.restart_at.take().is_some() => {
                 let ran = Duration::from_millis(self.ran_millis(now.steady));
                 let end = self.end_by_cause(self.saved.restarts.code).unwrap_or(LeaseEnd::Unknown);
@@ -43,15 +45,11 @@ impl Machine {
         }
     }
 
-    /// Why a lease is given back that did not start in time: another node may be nearer to what it waits for, but not to
-    /// services that never get ready.
+    /// Why a lease is given back that did not start in time: another node may be nearer to what it waits for.
     pub(super) fn too_late(&self) -> Cause {
         let fetches = self.saved.image.is_none() || self.saved.companions.iter().any(|saved| saved.image.is_none());
         let (why, waited_for) = match fetches {
             true => (FailureKind::ImagePullFailed, "its images and inputs were not fetched by then"),
-            false if self.main_created && !self.main_starting => {
-                (FailureKind::InvalidSpec, "the services that it depends on were not ready by then")
-            }
             false => (FailureKind::EngineError, "the container engine had not started it by then"),
         };
         Cause::Failed { why, detail: format!("it did not start within 1 h: {waited_for}") }
@@ -111,7 +109,7 @@ impl Machine {
             return self.restart(exit, now);
         }
         let frozen = Duration::from_millis(self.saved.frozen_millis + self.present_freeze(exit.ended_at));
-        let began = if self.saved.restarts.times > 0 { self.saved.started_at } else { None };
+        let began = self.saved.began_at.filter(|_| self.saved.restarts.times > 0 || !self.companions.is_empty());
         let by_engine = between(began.unwrap_or(exit.started_at), exit.ended_at).saturating_sub(frozen);
         // By the steady clock, without the time until the end was noticed: a clock that was set, in whichever direction, changes
         // no pay. Where the engine's clock is not this machine's, its own difference is the better one.
@@ -184,9 +182,17 @@ impl Machine {
         }
     }
 
+    /// Whose fault a failure is that the engine has no name for. A job's own image and files can make the start of one more
+    /// container fail, hours after the first was started: then it is the job's, or its time would be for nothing.
+    pub(super) fn blamed(&self, why: FailureKind, now: Now) -> FailureKind {
+        let ran = Duration::from_millis(self.ran_millis(now.steady));
+        if why == FailureKind::EngineError && ran > ENGINE_TRUSTED { FailureKind::InvalidSpec } else { why }
+    }
+
     pub(super) fn failed(&mut self, why: FailureKind, detail: String, now: Now) -> Step {
+        let why = self.blamed(why, now);
         match self.saved.stage {
-            Stage::Assigned | Stage::Pulling | Stage::Starting => self.never_ran(Some((why, detail))),
+            Stage::Assigned | Stage::Pulling | Stage::Starting => self.never_ran(Some((why, detail)), now),
             Stage::Running | Stage::Frozen | Stage::Restarting => {
                 let ran = Duration::from_millis(self.ran_millis(now.steady));
                 let end = self.end_by_cause(CODE_TERMINATED).unwrap_or(LeaseEnd::Failed { why, detail });
@@ -224,8 +230,10 @@ impl Machine {
         Step::recorded(vec![LeaseChange::Collecting], actions)
     }
 
-    /// The container was never started: there is no log of it and no output.
-    pub(super) fn never_ran(&mut self, failure: Option<(FailureKind, String)>) -> Step {
+    /// The main container was never started: there is no log of it and no output. Others may have run, and that time counts.
+    pub(super) fn never_ran(&mut self, failure: Option<(FailureKind, String)>, now: Now) -> Step {
+        self.saved.ran_millis = self.ran_millis(now.steady);
+        self.running = None;
         let cancels = self.saved.stage == Stage::Pulling && failure.is_none() && self.begun;
         let (why, detail) = failure.unwrap_or((FailureKind::Unknown, String::new()));
         self.saved.end = Some(self.end_by_cause(CODE_TERMINATED).unwrap_or(LeaseEnd::Failed { why, detail }));

@@ -94,13 +94,17 @@ pub struct Saved {
     /// When the container was started, by the engine's clock.
     #[serde(default)]
     pub started_at: Option<Timestamp>,
+    /// When the first container of the lease was started, be it another service's: from then on time counts. Older
+    /// versions counted from `started_at` on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub began_at: Option<Timestamp>,
     /// Milliseconds it was frozen, finished freezes only.
     #[serde(default)]
     pub frozen_millis: u64,
     /// When the present freeze began.
     #[serde(default)]
     pub frozen_since: Option<Timestamp>,
-    /// Milliseconds the container ran, frozen time left out; final once it has ended.
+    /// Milliseconds the job ran, frozen time left out; final once it has ended.
     #[serde(default)]
     pub ran_millis: u64,
     /// Why it is being ended, when it does not end by itself.
@@ -130,8 +134,8 @@ impl Saved {
         match self.stage {
             Stage::Assigned => LeasePhase::Assigned,
             Stage::Pulling => LeasePhase::Pulling,
-            Stage::Starting => LeasePhase::Starting,
-            Stage::Running | Stage::Restarting => LeasePhase::Running,
+            Stage::Starting if self.began_at.is_none() => LeasePhase::Starting,
+            Stage::Starting | Stage::Running | Stage::Restarting => LeasePhase::Running,
             Stage::Frozen => LeasePhase::Frozen,
             Stage::Collecting | Stage::Closing => LeasePhase::Collecting,
             Stage::Reporting | Stage::Over => self.end.as_ref().map_or(LeasePhase::Failed, LeaseEnd::phase),

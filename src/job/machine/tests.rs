@@ -5,7 +5,7 @@ use crate::runtime::ContainerExit;
 use crate::wire::job::{RestartPolicy, RestartWhen};
 use crate::wire::lease::LimitKind;
 
-fn now(second: i64) -> Now {
+pub(super) fn now(second: i64) -> Now {
     let steady = Steady::from_start(Duration::from_secs(u64::try_from(second).unwrap()));
     Now { wall: Timestamp::from_second(1_000_000 + second).unwrap(), steady }
 }
@@ -14,7 +14,7 @@ fn machine(saved: Saved) -> Machine {
     Machine::new(Terms { duration_seconds_max: 100, memory_bytes: 1 << 20, ..Terms::default() }, saved)
 }
 
-fn image() -> PinnedImage {
+pub(super) fn image() -> PinnedImage {
     PinnedImage {
         image_id: "sha256:1".into(),
         digest: "x@sha256:1".into(),
@@ -22,7 +22,7 @@ fn image() -> PinnedImage {
     }
 }
 
-fn exit(started: i64, ended: i64, code: i32) -> ContainerExit {
+pub(super) fn exit(started: i64, ended: i64, code: i32) -> ContainerExit {
     ContainerExit { code, out_of_memory: false, started_at: now(started).wall, ended_at: now(ended).wall }
 }
 

@@ -34,7 +34,7 @@ pub(super) fn update(
     snapshot.phase = saved.phase();
     snapshot.detail = trouble.map_or_else(|| sentence(machine), str::to_owned);
     snapshot.pull_per_mille = pull_per_mille.filter(|_| saved.stage == Stage::Pulling);
-    snapshot.started_at = saved.started_at;
+    snapshot.started_at = saved.began_at;
     snapshot.ran_millis = machine.ran_millis(now);
     snapshot.over = saved.stage == Stage::Over;
 }
@@ -44,6 +44,7 @@ fn sentence(machine: &Machine) -> String {
     let words = match saved.stage {
         Stage::Assigned => "waits to be taken up",
         Stage::Pulling => "fetches the image",
+        Stage::Starting if saved.began_at.is_some() => "waits for the services that it depends on",
         Stage::Starting => "starts the container",
         Stage::Running if saved.cause.is_some() => "stops the container",
         Stage::Running if saved.unhealthy.is_some() => "ends the container, whose health check failed",
