@@ -13,6 +13,7 @@ pub mod http;
 pub mod job;
 pub(crate) mod os;
 pub mod paths;
+pub mod proof;
 pub mod rent;
 pub mod runtime;
 pub mod telemetry;

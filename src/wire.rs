@@ -10,6 +10,7 @@
 
 pub mod account;
 pub mod bench;
+pub mod challenge;
 pub mod enroll;
 pub mod error;
 pub mod ids;
@@ -23,8 +24,8 @@ pub mod reach;
 pub mod signed;
 
 pub use error::{ErrorCode, Problem};
-pub use ids::{AccountId, BootId, EnrollmentId, Generation, JobId, LeaseId, NodeId, ReachId, Sequence};
-pub use keys::{Nonce, PublicKey, Secret, Signature};
+pub use ids::{AccountId, BootId, ChallengeId, EnrollmentId, Generation, JobId, LeaseId, NodeId, ReachId, Sequence};
+pub use keys::{Digest, Nonce, PublicKey, Secret, Signature};
 pub use money::{Amount, HourlyRate};
 
 /// The protocol version this build speaks, and the path prefix of every call.

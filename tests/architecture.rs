@@ -151,6 +151,22 @@ fn imports_point_down_only() {
         ("http", &["agent", "bench", "cli", "config", "control", "coordinator", "hardware", "job", "rent", "runtime"]),
         ("runtime", &["agent", "bench", "cli", "control", "coordinator", "hardware", "http", "job", "rent"]),
         ("hardware", &["agent", "cli", "control", "coordinator", "http", "job", "rent"]),
+        (
+            "proof",
+            &[
+                "agent",
+                "bench",
+                "cli",
+                "config",
+                "control",
+                "coordinator",
+                "hardware",
+                "http",
+                "job",
+                "rent",
+                "runtime",
+            ],
+        ),
         ("bench", &["agent", "cli", "control", "coordinator", "http", "job", "rent"]),
         ("job", &["bench", "cli", "control", "coordinator", "hardware", "rent"]),
         ("agent", &["cli", "coordinator", "rent"]),
@@ -185,6 +201,7 @@ fn decisions_stay_pure() {
         "coordinator/validate",
         "bench/score",
         "runtime/images",
+        "proof",
     ];
     let impure = ["tokio", "reqwest", "sqlx", "bollard", "axum", "object_store", "std::fs", "std::net", "std::process"];
     let sources = sources();

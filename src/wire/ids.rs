@@ -80,6 +80,10 @@ typed_id!(
     /// One command or copy in a running job, from its renter.
     ReachId
 );
+typed_id!(
+    /// One demand on a node to prove what it can compute.
+    ChallengeId
+);
 
 fn uuid_v7(now: Timestamp) -> Uuid {
     let seconds = u64::try_from(now.as_second()).unwrap_or(0);

@@ -92,6 +92,12 @@ fixed_bytes!(
     16
 );
 
+fixed_bytes!(
+    /// A SHA-256, or as many random bytes (32 bytes).
+    Digest,
+    32
+);
+
 /// A text that must never be printed or logged: tokens, API keys, user-supplied environment values.
 ///
 /// `Debug` hides it, there is no `Display`, and the memory is wiped on drop.
