@@ -313,6 +313,7 @@ fn node_messages_are_written_as_agreed() {
         matmul_flops: 6.0e12,
         score: 812,
         verified: true,
+        more: GpuFigures { fp16_flops: Some(1.6e13), int8_dot_ops: Some(3.2e13), ..GpuFigures::default() },
     };
     check(
         "benchmark_report",

@@ -288,11 +288,7 @@ fn understand(document: &[u8]) -> Result<BenchOutput, String> {
     }
     let output: BenchOutput = serde_json::from_slice(document).map_err(|error| error.to_string())?;
     for gpu in &output.report.gpus {
-        for (what, figure) in [
-            ("fp32_flops", gpu.fp32_flops),
-            ("memory_bytes_per_second", gpu.memory_bytes_per_second),
-            ("matmul_flops", gpu.matmul_flops),
-        ] {
+        for (what, figure) in gpu.figures() {
             if !figure.is_finite() || figure < 0.0 {
                 return Err(format!("{what} of {} is {figure}", gpu.name));
             }

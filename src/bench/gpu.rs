@@ -4,10 +4,10 @@
 //! left behind is looked at. An adapter whose kernels give wrong results is reported as such, with no figures; an adapter that
 //! fails is no result but a problem. Both are listed as [`GpuKind::Unknown`], so that they are never offered as GPUs.
 
-mod copy_bandwidth;
+mod chains;
 mod device;
-mod fma_fp32;
-mod matmul_fp32;
+mod matmul;
+mod memory;
 
 use std::time::Duration;
 
@@ -16,12 +16,9 @@ use thiserror::Error;
 use super::{BenchOptions, BenchProgress, Measured, score};
 use crate::clock::Clock;
 use crate::hardware::gpu::{self, Adapter};
-use crate::wire::bench::GpuResult;
+use crate::wire::bench::{GpuFigures, GpuResult};
 use crate::wire::node::{Gpu, GpuKind};
 use device::Device;
-
-/// Kernels per adapter.
-const KERNELS: u32 = 3;
 
 /// Why a kernel gave no figure.
 #[derive(Debug, Error)]
@@ -60,12 +57,100 @@ impl Budget {
     }
 }
 
-/// The three figures of an adapter.
-#[derive(Debug)]
+/// The figures of an adapter, filled step by step.
+#[derive(Debug, Clone, Copy, Default)]
 struct Figures {
     fp32_flops: f64,
     memory_bytes_per_second: f64,
     matmul_flops: f64,
+    more: GpuFigures,
+}
+
+/// One thing that is measured.
+struct Step {
+    what: &'static str,
+    run: fn(&Device, Budget, &mut Figures) -> Result<(), KernelError>,
+}
+
+/// What the score is made of: a quick run does no more.
+const STEPS_OF_SCORE: [Step; 3] = [
+    Step {
+        what: "fp32 FMA",
+        run: |device, budget, figures| {
+            figures.fp32_flops = needed(chains::measure(device, budget, &chains::FP32)?)?;
+            Ok(())
+        },
+    },
+    Step {
+        what: "memory copy",
+        run: |device, budget, figures| {
+            figures.memory_bytes_per_second = memory::measure(device, budget, &memory::COPY)?;
+            Ok(())
+        },
+    },
+    Step {
+        what: "fp32 matrix product",
+        run: |device, budget, figures| {
+            figures.matmul_flops = needed(matmul::measure(device, budget, &matmul::FP32)?)?;
+            Ok(())
+        },
+    },
+];
+
+/// What a full run does besides.
+const STEPS_BESIDES: [Step; 6] = [
+    Step {
+        what: "fp16 FMA",
+        run: |device, budget, figures| {
+            figures.more.fp16_flops = chains::measure(device, budget, &chains::FP16)?;
+            Ok(())
+        },
+    },
+    Step {
+        what: "int32 multiply-add",
+        run: |device, budget, figures| {
+            figures.more.int32_ops = chains::measure(device, budget, &chains::INT32)?;
+            Ok(())
+        },
+    },
+    Step {
+        what: "int8 dot product",
+        run: |device, budget, figures| {
+            figures.more.int8_dot_ops = chains::measure(device, budget, &chains::INT8_DOT)?;
+            Ok(())
+        },
+    },
+    Step {
+        what: "fp16 matrix product",
+        run: |device, budget, figures| {
+            figures.more.matmul_fp16_flops = matmul::measure(device, budget, &matmul::FP16)?;
+            Ok(())
+        },
+    },
+    Step {
+        what: "memory read",
+        run: |device, budget, figures| {
+            figures.more.memory_read_bytes_per_second = Some(memory::measure(device, budget, &memory::READ)?);
+            Ok(())
+        },
+    },
+    Step {
+        what: "memory write",
+        run: |device, budget, figures| {
+            figures.more.memory_write_bytes_per_second = Some(memory::measure(device, budget, &memory::WRITE)?);
+            Ok(())
+        },
+    },
+];
+
+/// The steps of a run.
+fn steps(quick: bool) -> impl Iterator<Item = &'static Step> {
+    STEPS_OF_SCORE.iter().chain(STEPS_BESIDES.iter().take(if quick { 0 } else { usize::MAX }))
+}
+
+/// Every adapter can do what the score is made of.
+fn needed(figure: Option<f64>) -> Result<f64, KernelError> {
+    figure.ok_or_else(|| KernelError::Refused("a kernel that needs nothing".to_owned()))
 }
 
 /// Lists all adapters, and measures them unless only the list is wanted.
@@ -82,39 +167,58 @@ pub(super) fn measure_all(
     if options.list_only {
         return Measured { gpus: adapters.into_iter().map(|adapter| adapter.gpu).collect(), results: Vec::new() };
     }
-    let steps_total = u32::try_from(adapters.len()).unwrap_or(u32::MAX).saturating_mul(KERNELS);
+    let steps_each = u32::try_from(steps(options.quick).count()).unwrap_or(u32::MAX);
+    let steps_total = u32::try_from(adapters.len()).unwrap_or(u32::MAX).saturating_mul(steps_each);
     let mut steps_done = 0;
     let mut measured = Measured::default();
     for adapter in adapters {
         let step_first = steps_done;
-        let mut say = |kernel: u32, what: &str| {
+        let mut say = |step: u32, what: &str| {
             let doing = format!("{}: {what}", adapter.gpu.name);
-            progress(BenchProgress { doing, steps_done: step_first + kernel, steps_total });
+            progress(BenchProgress { doing, steps_done: step_first + step, steps_total });
         };
-        let figures = figures(&adapter, options, clock, &mut say);
-        steps_done += KERNELS;
+        let figures = figures(&adapter, options, clock, &mut say, problems);
+        steps_done += steps_each;
         record(adapter.gpu, figures, &mut measured, problems);
     }
     progress(BenchProgress { doing: "done".to_owned(), steps_done, steps_total });
     measured
 }
 
-/// Runs all kernels on one adapter.
+/// Runs all kernels on one adapter. One besides the score that the driver refuses, or that finds no room, is a problem and no figure;
+/// the others go on. A lost device, a driver that hangs and a wrong result end it.
 fn figures(
     adapter: &Adapter,
     options: BenchOptions,
     clock: &Clock,
     say: &mut dyn FnMut(u32, &str),
+    problems: &mut Vec<String>,
 ) -> Result<Figures, KernelError> {
     let budget = Budget::new(options.quick);
-    say(0, "fp32 FMA");
     let device = Device::open(adapter, clock)?;
-    let fp32_flops = fma_fp32::measure(&device, budget)?;
-    say(1, "memory bandwidth");
-    let memory_bytes_per_second = copy_bandwidth::measure(&device, budget)?;
-    say(2, "fp32 matrix product");
-    let matmul_flops = matmul_fp32::measure(&device, budget)?;
-    Ok(Figures { fp32_flops, memory_bytes_per_second, matmul_flops })
+    let mut figures = Figures::default();
+    for (number, step) in (0..).zip(steps(options.quick)) {
+        say(number, step.what);
+        let besides = (number as usize) >= STEPS_OF_SCORE.len();
+        match (step.run)(&device, budget, &mut figures) {
+            Ok(()) => {}
+            Err(error) if besides && error.concerns_one_kernel() => {
+                problems.push(format!("{} has no figure for {}: {error}", adapter.gpu.name, step.what));
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(figures)
+}
+
+impl KernelError {
+    /// Whether another kernel may go well after this.
+    const fn concerns_one_kernel(&self) -> bool {
+        match self {
+            Self::OutOfMemory { .. } | Self::Refused(_) | Self::NoTime { .. } => true,
+            Self::Open(_) | Self::Lost(_) | Self::Hung { .. } | Self::NoNumber { .. } | Self::Wrong { .. } => false,
+        }
+    }
 }
 
 /// Puts an adapter and what came of it where it belongs.
@@ -128,6 +232,7 @@ fn record(gpu: Gpu, figures: Result<Figures, KernelError>, measured: &mut Measur
         memory_bytes_per_second: figures.memory_bytes_per_second,
         matmul_flops: figures.matmul_flops,
         verified,
+        more: figures.more,
     };
     match figures {
         Ok(figures) => {
@@ -137,8 +242,7 @@ fn record(gpu: Gpu, figures: Result<Figures, KernelError>, measured: &mut Measur
         Err(error) => {
             problems.push(format!("{} ({}) was not measured: {error}", gpu.name, gpu.backend));
             if matches!(error, KernelError::Wrong { .. }) {
-                let none = Figures { fp32_flops: 0.0, memory_bytes_per_second: 0.0, matmul_flops: 0.0 };
-                measured.results.push(result(none, false));
+                measured.results.push(result(Figures::default(), false));
             }
             measured.gpus.push(Gpu { kind: GpuKind::Unknown, ..gpu });
         }

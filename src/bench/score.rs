@@ -68,6 +68,7 @@ mod tests {
             matmul_flops: 1.0,
             score,
             verified,
+            more: Default::default(),
         }
     }
 

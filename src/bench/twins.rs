@@ -3,8 +3,21 @@
 //! Twins are written for being obviously right, not fast: other loops, other number types, and a closed form where there is one.
 
 pub(crate) mod copy_bandwidth;
+pub(crate) mod dot_int8;
+pub(crate) mod fma_fp16;
 pub(crate) mod fma_fp32;
+pub(crate) mod mad_int32;
+pub(crate) mod matmul_fp16;
 pub(crate) mod matmul_fp32;
+pub(crate) mod read_bandwidth;
+pub(crate) mod write_bandwidth;
+
+/// Links per round of a chain.
+pub(crate) const LINKS_PER_ROUND: u32 = 64;
+/// Seeds that a kernel of chains needs; chains use them in turn.
+pub(crate) const SEEDS: usize = 4096;
+/// The two words of a seed: where a chain starts, and its constant.
+pub(crate) type Words = [u32; 2];
 
 /// The kernels' counter-based generator (PCG-RXS-M-XS, 32 bits), in 64-bit arithmetic cut back to 32 bits at every step.
 fn random(counter: u32) -> u32 {

@@ -126,5 +126,50 @@ fn print_results(output: &BenchOutput) -> Result<(), CliError> {
     if !rows.is_empty() {
         output::line(output::table(output::columns(), &heads, &rows))?;
     }
+    for gpu in &output.report.gpus {
+        let rows: Vec<Vec<String>> = gpu.more.figures().map(|(name, figure)| figure_row(name, figure)).collect();
+        if !rows.is_empty() {
+            let heads = [("Figure", Align::Left), ("Value", Align::Right), ("Unit", Align::Left)];
+            output::line(format!("\n{}", gpu.name))?;
+            output::line(output::table(output::columns(), &heads, &rows))?;
+        }
+    }
     output::line(format!("Hardware score: {}", output.report.score))
+}
+
+/// How figures of the report are called and counted for people.
+const LABELS: [(&str, &str, f64, &str); 6] = [
+    ("fp16_flops", "fp16 FMA", 1e12, "TFLOP/s"),
+    ("int32_ops", "int32 multiply-add", 1e12, "TOP/s"),
+    ("int8_dot_ops", "int8 dot product", 1e12, "TOP/s"),
+    ("matmul_fp16_flops", "fp16 matrix product", 1e12, "TFLOP/s"),
+    ("memory_read_bytes_per_second", "memory read", 1e9, "GB/s"),
+    ("memory_write_bytes_per_second", "memory write", 1e9, "GB/s"),
+];
+
+/// Name, value and unit of a figure; one without a label is shown as the report has it.
+fn figure_row(name: &str, figure: f64) -> Vec<String> {
+    let (_, label, unit_size, unit) =
+        LABELS.into_iter().find(|(known, ..)| *known == name).unwrap_or((name, name, 1.0, ""));
+    vec![label.to_owned(), format!("{:.3}", figure / unit_size), unit.to_owned()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::bench::GpuFigures;
+
+    #[test]
+    fn every_figure_has_a_label_and_a_unit() {
+        let all = serde_json::json!({
+            "fp16_flops": 1.0, "int32_ops": 1.0, "int8_dot_ops": 1.0, "matmul_fp16_flops": 1.0,
+            "memory_read_bytes_per_second": 1.0, "memory_write_bytes_per_second": 1.0,
+        });
+        let figures: GpuFigures = serde_json::from_value(all.clone()).unwrap();
+        assert_eq!(figures.figures().count(), all.as_object().unwrap().len());
+        for (name, figure) in figures.figures() {
+            let row = figure_row(name, figure);
+            assert!(row[0] != name && !row[2].is_empty(), "{row:?}");
+        }
+    }
 }

@@ -56,10 +56,11 @@ impl Device {
     /// Opens an adapter with all it can do.
     pub(super) fn open(adapter: &Adapter, clock: &Clock) -> Result<Self, KernelError> {
         let limits = adapter.handle.limits();
-        let timestamps = adapter.handle.features() & wgpu::Features::TIMESTAMP_QUERY;
+        let features = adapter.handle.features() & (wgpu::Features::TIMESTAMP_QUERY | wgpu::Features::SHADER_F16);
+        let timestamps = features & wgpu::Features::TIMESTAMP_QUERY;
         let descriptor = wgpu::DeviceDescriptor {
             label: None,
-            required_features: timestamps,
+            required_features: features,
             required_limits: limits.clone(),
             ..wgpu::DeviceDescriptor::default()
         };
@@ -73,6 +74,11 @@ impl Device {
             Self { device, queue, fault, stopwatch, clock: clock.clone(), kind: adapter.gpu.kind, buffer_bytes_max };
         opened.check()?;
         Ok(opened)
+    }
+
+    /// Whether the adapter can do this.
+    pub(super) fn has(&self, features: wgpu::Features) -> bool {
+        self.device.features().contains(features)
     }
 
     /// Compiles a shader of ours, without bounds checks: they would be measured too.

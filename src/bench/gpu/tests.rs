@@ -2,6 +2,9 @@
 
 use wgpu::naga;
 
+use super::chains::Chains;
+use super::matmul::Product;
+use super::memory::Traffic;
 use super::*;
 
 fn adapters() -> Vec<Adapter> {
@@ -12,15 +15,22 @@ fn adapters() -> Vec<Adapter> {
 
 #[test]
 fn every_shader_is_valid_wgsl_with_the_entry_points_its_driver_uses() {
+    const OF_CHAINS: &[&str] = &["chains1", "chains2", "chains4"];
     let shaders = [
-        (fma_fp32::SOURCE, ["chains1", "chains2", "chains4", "chains8"].as_slice()),
-        (copy_bandwidth::SOURCE, &["fill", "copy1", "copy4"]),
-        (matmul_fp32::SOURCE, &["fill", "block4", "block8"]),
+        (chains::FP32.source, ["chains1", "chains2", "chains4", "chains8"].as_slice()),
+        (chains::FP16.source, OF_CHAINS),
+        (chains::INT32.source, OF_CHAINS),
+        (chains::INT8_DOT.source, OF_CHAINS),
+        (memory::COPY.source, &["fill", "copy1", "copy4"]),
+        (memory::READ.source, &["read4", "read16"]),
+        (memory::WRITE.source, &["write1", "write4"]),
+        (matmul::FP32.source, &["fill", "block4", "block8"]),
+        (matmul::FP16.source, &["fill", "block4", "block8"]),
     ];
     for (source, entry_points) in shaders {
         let module =
             naga::front::wgsl::parse_str(source).unwrap_or_else(|error| panic!("{}", error.emit_to_string(source)));
-        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::empty())
+        naga::valid::Validator::new(naga::valid::ValidationFlags::all(), naga::valid::Capabilities::SHADER_FLOAT16)
             .validate(&module)
             .unwrap();
         let found: Vec<&str> = module.entry_points.iter().map(|entry_point| entry_point.name.as_str()).collect();
@@ -68,15 +78,20 @@ fn nan_and_infinity_are_errors_never_figures() {
     assert!(figure("x", Some(1.0)).is_ok());
 }
 
+const SHORT: Budget = Budget { kernel: Duration::from_millis(1), variant: Duration::from_millis(1) };
+
 #[test]
 #[ignore = "needs a Vulkan adapter"]
 fn every_kernel_agrees_with_its_twin_on_every_adapter() {
-    let budget = Budget { kernel: Duration::from_millis(1), variant: Duration::from_millis(1) };
     for adapter in adapters() {
         let device = Device::open(&adapter, &Clock::system()).unwrap();
-        assert!(fma_fp32::measure(&device, budget).unwrap() > 1e6);
-        assert!(copy_bandwidth::measure(&device, budget).unwrap() > 1e6);
-        assert!(matmul_fp32::measure(&device, budget).unwrap() > 1e6);
+        let mut figures = Figures::default();
+        for step in steps(false) {
+            (step.run)(&device, SHORT, &mut figures).unwrap_or_else(|error| panic!("{}: {error}", step.what));
+        }
+        let missing = if device.has(wgpu::Features::SHADER_F16) { 0 } else { 2 };
+        assert_eq!(figures.more.figures().count(), STEPS_BESIDES.len() - missing, "{figures:?}");
+        assert!(figures.more.figures().all(|(_, figure)| figure > 1e6), "{figures:?}");
     }
 }
 
@@ -86,23 +101,56 @@ fn with_a_mistake(source: &str, right: &str, wrong: &str) -> &'static str {
     Box::leak(format!("{}{wrong}{}", &source[..at], &source[at + right.len()..]).into_boxed_str())
 }
 
+fn of_chains(chains: Chains, source: &'static str) -> Chains {
+    let mut changed = chains;
+    changed.source = source;
+    changed
+}
+
+fn of_traffic(traffic: Traffic, source: &'static str) -> Traffic {
+    let mut changed = traffic;
+    changed.source = source;
+    changed
+}
+
+fn of_product(product: Product, source: &'static str) -> Product {
+    let mut changed = product;
+    changed.source = source;
+    changed
+}
+
 #[test]
 #[ignore = "needs a Vulkan adapter"]
 fn a_kernel_with_a_mistake_is_found_wrong() {
-    type Measure = fn(&Device, Budget, &'static str) -> Result<f64, KernelError>;
-    let budget = Budget { kernel: Duration::from_millis(1), variant: Duration::from_millis(1) };
-    let mistakes: [(&str, Measure, &str, &str, &str); 5] = [
+    type Measure = fn(&Device, &'static str) -> Result<(), KernelError>;
+    let fp32: Measure = |device, source| chains::measure(device, SHORT, &of_chains(chains::FP32, source)).map(drop);
+    let fp16: Measure = |device, source| chains::measure(device, SHORT, &of_chains(chains::FP16, source)).map(drop);
+    let int32: Measure = |device, source| chains::measure(device, SHORT, &of_chains(chains::INT32, source)).map(drop);
+    let int8: Measure = |device, source| chains::measure(device, SHORT, &of_chains(chains::INT8_DOT, source)).map(drop);
+    let copy: Measure = |device, source| memory::measure(device, SHORT, &of_traffic(memory::COPY, source)).map(drop);
+    let read: Measure = |device, source| memory::measure(device, SHORT, &of_traffic(memory::READ, source)).map(drop);
+    let write: Measure = |device, source| memory::measure(device, SHORT, &of_traffic(memory::WRITE, source)).map(drop);
+    let product: Measure = |device, source| matmul::measure(device, SHORT, &of_product(matmul::FP32, source)).map(drop);
+    let half: Measure = |device, source| matmul::measure(device, SHORT, &of_product(matmul::FP16, source)).map(drop);
+    let mistakes: [(&str, Measure, &str, &str, &str); 12] = [
         // One link of 128 left out, in the last variant.
-        ("a link", fma_fp32::measure_source, fma_fp32::SOURCE, "y = fma(y, y, d);", ""),
-        ("a store", fma_fp32::measure_source, fma_fp32::SOURCE, "results[chain + 7u] = p.y.w;", ""),
-        ("a quarter", copy_bandwidth::measure_source, copy_bandwidth::SOURCE, "copied[i + 768u] = v3 ^ key;", ""),
-        ("a column", matmul_fp32::measure_source, matmul_fp32::SOURCE, "vec4(ahi.w), bhi", "vec4(ahi.w), blo"),
-        ("a depth", matmul_fp32::measure_source, matmul_fp32::SOURCE, "k < 8u", "k < 7u"),
+        ("a link", fp32, chains::FP32.source, "y = fma(y, y, d);", ""),
+        ("a store", fp32, chains::FP32.source, "results[chain + 7u] = p.y.w;", ""),
+        ("a half link", fp16, chains::FP16.source, "x = fma(x, x, c);", ""),
+        ("a whole link", int32, chains::INT32.source, "x = x * x + x;", ""),
+        ("a start", int8, chains::INT8_DOT.source, "s3.x)", "s2.x)"),
+        ("a dot product", int8, chains::INT8_DOT.source, "dot4I8Packed(x, x)", "bitcast<i32>(dot4U8Packed(x, x))"),
+        ("a quarter", copy, memory::COPY.source, "copied[i + 768u] = v3 ^ key;", ""),
+        ("a read", read, memory::READ.source, "i + 3072u", "i + 2048u"),
+        ("a write", write, memory::WRITE.source, "written[i + 768u] = value(i + 768u);", ""),
+        ("a column", product, matmul::FP32.source, "vec4(ahi.w), bhi", "vec4(ahi.w), blo"),
+        ("a depth", product, matmul::FP32.source, "k < 8u", "k < 7u"),
+        ("a tile", half, matmul::FP16.source, "acc7h += vec4<f32>(sum7h);", ""),
     ];
     for adapter in adapters() {
         let device = Device::open(&adapter, &Clock::system()).unwrap();
         for (what, measure, source, right, wrong) in mistakes {
-            let result = measure(&device, budget, with_a_mistake(source, right, wrong));
+            let result = measure(&device, with_a_mistake(source, right, wrong));
             assert!(matches!(result, Err(KernelError::Wrong { .. })), "{what}: {result:?}");
         }
     }
@@ -111,11 +159,10 @@ fn a_kernel_with_a_mistake_is_found_wrong() {
 #[test]
 #[ignore = "needs a Vulkan adapter"]
 fn a_kernel_that_overflows_gives_no_figure() {
-    let budget = Budget { kernel: Duration::from_millis(1), variant: Duration::from_millis(1) };
-    let source = with_a_mistake(fma_fp32::SOURCE, "x = links16(x, seed.y);", "x = links16(x, 3.0);");
+    let source = with_a_mistake(chains::FP32.source, "x = links16(x, seed.y);", "x = links16(x, 3.0);");
     for adapter in adapters() {
         let device = Device::open(&adapter, &Clock::system()).unwrap();
-        let result = fma_fp32::measure_source(&device, budget, source);
+        let result = chains::measure(&device, SHORT, &of_chains(chains::FP32, source));
         assert!(matches!(result, Err(KernelError::Wrong { .. } | KernelError::NoNumber { .. })), "{result:?}");
     }
 }
@@ -136,7 +183,7 @@ fn a_shader_that_does_not_compile_is_an_error_and_the_adapter_goes_on() {
     for adapter in adapters() {
         let device = Device::open(&adapter, &Clock::system()).unwrap();
         device.shader("this is no WGSL").unwrap_err();
-        device.shader(fma_fp32::SOURCE).unwrap();
+        device.shader(chains::FP32.source).unwrap();
     }
 }
 

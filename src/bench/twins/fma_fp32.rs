@@ -4,33 +4,31 @@
 //! [`TOLERANCE`]. It is tight enough to notice a single missing link: near c = 1/4 a chain approaches its fixed point so slowly
 //! that after 128 links one link still moves it by about 6·10⁻⁵.
 
-/// Links per round.
-pub(crate) const LINKS_PER_ROUND: u32 = 64;
-/// Seeds a kernel needs; chains use them in turn.
-pub(crate) const SEEDS: usize = 4096;
+use super::{SEEDS, Words};
+
 /// Largest accepted difference: 64 ulp of results between 1/4 and 1/2. 128 links that are rounded once more than the twin's
 /// can differ by 43 ulp: every link adds at most one, and damps what came before it by 1 − 2/(its number).
-pub(crate) const TOLERANCE: f32 = 64.0 * f32::EPSILON / 4.0;
+const TOLERANCE: f32 = 64.0 * f32::EPSILON / 4.0;
 
 /// Where a chain starts, and its constant.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Seed {
-    pub(crate) start: f32,
-    pub(crate) c: f32,
+struct Seed {
+    start: f32,
+    c: f32,
 }
 
 /// Seeds for the check: chains that creep to a fixed point, where a rounding more or less stays small.
-pub(crate) fn creeping_seeds() -> Vec<Seed> {
+fn creeping_seeds() -> Vec<Seed> {
     seeds(0.2498, 0.000_15)
 }
 
 /// Seeds for the measurement: chains that roam through [-2, 2] and never repeat, as data of a real job would.
-pub(crate) fn roaming_seeds() -> Vec<Seed> {
+fn roaming_seeds() -> Vec<Seed> {
     seeds(-1.9, 0.3)
 }
 
 /// Largest magnitude a roaming chain can have.
-pub(crate) const ROAMING_MAX: f32 = 2.0;
+const ROAMING_MAX: f32 = 2.0;
 
 /// Starts in [-0.4, 0.4), constants from `c_min` to `c_min + c_range`.
 fn seeds(c_min: f32, c_range: f32) -> Vec<Seed> {
@@ -42,8 +40,39 @@ fn seeds(c_min: f32, c_range: f32) -> Vec<Seed> {
 }
 
 /// Where a chain is after so many links.
-pub(crate) fn chain(seed: Seed, links: u32) -> f32 {
+fn chain(seed: Seed, links: u32) -> f32 {
     (0..links).fold(seed.start, |x, _| x.mul_add(x, seed.c))
+}
+
+/// Seeds for the check.
+pub(crate) fn creeping_words() -> Vec<Words> {
+    creeping_seeds().into_iter().map(Seed::words).collect()
+}
+
+/// Seeds for the measurement.
+pub(crate) fn roaming_words() -> Vec<Words> {
+    roaming_seeds().into_iter().map(Seed::words).collect()
+}
+
+/// What should have been found at the end of a creeping chain, where it was not.
+pub(crate) fn mistake(seed: Words, links: u32, found: u32) -> Option<String> {
+    let [start, c] = seed.map(f32::from_bits);
+    let (wanted, found) = (chain(Seed { start, c }, links), f32::from_bits(found));
+    let near = (found - wanted).abs() <= TOLERANCE;
+    (!near).then(|| format!("is {found}, not {wanted}"))
+}
+
+/// The end of a roaming chain, where no such chain can end.
+pub(crate) fn out_of_bounds(end: u32) -> Option<f64> {
+    let end = f32::from_bits(end);
+    let within = end.abs() <= ROAMING_MAX;
+    (!within).then(|| f64::from(end))
+}
+
+impl Seed {
+    fn words(self) -> Words {
+        [self.start.to_bits(), self.c.to_bits()]
+    }
 }
 
 #[cfg(test)]

@@ -127,6 +127,7 @@ mod tests {
             matmul_flops: 2e10,
             score: 4,
             verified: true,
+            more: Default::default(),
         };
         let mut job = view(JobState::Done, Some(LeaseEnd::Exited { code: 0 }));
         job.cost = Amount::from_micros(1_200);

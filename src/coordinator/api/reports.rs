@@ -10,7 +10,7 @@ use crate::coordinator::auth::NodeAuth;
 use crate::coordinator::problem::{ApiError, Json};
 use crate::coordinator::signatures::verify_report;
 use crate::wire::ErrorCode;
-use crate::wire::bench::{BenchmarkReport, GpuResult};
+use crate::wire::bench::BenchmarkReport;
 use crate::wire::node::{Gpu, Inventory};
 use crate::wire::signed::{ReportKind, SignedReport};
 
@@ -97,13 +97,10 @@ fn check_benchmarks(report: &BenchmarkReport) -> Result<(), String> {
     if report.gpus.len() > GPUS_MAX {
         return Err(format!("{} graphics adapters are measured; the most is {GPUS_MAX}", report.gpus.len()));
     }
-    for GpuResult { name, fp32_flops, memory_bytes_per_second, matmul_flops, .. } in &report.gpus {
-        check_text(name)?;
-        if [fp32_flops, memory_bytes_per_second, matmul_flops]
-            .into_iter()
-            .any(|figure| !figure.is_finite() || *figure < 0.0)
-        {
-            return Err(format!("a figure of {name} is negative or no number"));
+    for gpu in &report.gpus {
+        check_text(&gpu.name)?;
+        if let Some((what, _)) = gpu.figures().find(|(_, figure)| !figure.is_finite() || *figure < 0.0) {
+            return Err(format!("{what} of {} is negative or no number", gpu.name));
         }
     }
     Ok(())

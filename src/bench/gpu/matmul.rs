@@ -1,14 +1,12 @@
-//! Driver of `shaders/matmul_fp32.wgsl`.
+//! Driver of the matrix products: `shaders/matmul_fp32.wgsl` and `matmul_fp16.wgsl`.
 
 use std::time::Duration;
 
 use super::device::{Device, Kernel, Shader, workgroups};
 use super::{Budget, KernelError, figure};
 use crate::bench::timing;
-use crate::bench::twins::matmul_fp32::{product_element, whole_product};
+use crate::bench::twins::{matmul_fp16, matmul_fp32};
 
-pub(super) const SOURCE: &str = include_str!("../shaders/matmul_fp32.wgsl");
-const NAME: &str = "fp32 matrix product";
 const SEED_A: u32 = 1;
 const SEED_B: u32 = 0x4000_0000;
 /// Size that is compared with the twin in full, and the smallest that is timed.
@@ -22,8 +20,40 @@ const ELEMENTS_CHECKED: u32 = 64;
 /// An entry point, and rows of C per workgroup.
 const VARIANTS: [(&str, u32); 2] = [("block4", 64), ("block8", 128)];
 
+/// A way to multiply.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Product {
+    name: &'static str,
+    pub(super) source: &'static str,
+    /// Of an element of A and B; C is in fp32.
+    element_bytes: u64,
+    /// What the adapter must be able to do.
+    needs: wgpu::Features,
+    /// An element of the product, and how far the kernel's may be from it.
+    element: fn(n: u32, seed_a: u32, seed_b: u32, row: u32, column: u32) -> (f64, f64),
+}
+
+/// All in fp32.
+pub(super) const FP32: Product = Product {
+    name: "fp32 matrix product",
+    source: include_str!("../shaders/matmul_fp32.wgsl"),
+    element_bytes: 4,
+    needs: wgpu::Features::empty(),
+    element: matmul_fp32::product_element,
+};
+
+/// Factors in fp16, the product in fp32.
+pub(super) const FP16: Product = Product {
+    name: "fp16 matrix product",
+    source: include_str!("../shaders/matmul_fp16.wgsl"),
+    element_bytes: 2,
+    needs: wgpu::Features::SHADER_F16,
+    element: matmul_fp16::product_element,
+};
+
 /// Three matrices of one size.
-struct Matrices {
+struct Matrices<'a> {
+    product: &'a Product,
     n: u32,
     parameters: wgpu::Buffer,
     a: wgpu::Buffer,
@@ -31,15 +61,15 @@ struct Matrices {
     c: wgpu::Buffer,
 }
 
-/// Floating-point operations per second (2 n³ per product) of the best variant, at the smallest size that keeps the adapter busy.
-pub(super) fn measure(device: &Device, budget: Budget) -> Result<f64, KernelError> {
-    measure_source(device, budget, SOURCE)
+/// Floating-point operations per second (2 n³ per product) of the best variant, at the smallest size that keeps the adapter busy;
+/// nothing where the adapter lacks what the kernel needs.
+pub(super) fn measure(device: &Device, budget: Budget, product: &Product) -> Result<Option<f64>, KernelError> {
+    if device.has(product.needs) { measure_best(device, budget, product).map(Some) } else { Ok(None) }
 }
 
-/// [`measure`] of any source with the same entry points.
-pub(super) fn measure_source(device: &Device, budget: Budget, source: &'static str) -> Result<f64, KernelError> {
-    let shader = device.shader(source)?;
-    let small = Matrices::new(device, &shader, N_MIN, true)?;
+fn measure_best(device: &Device, budget: Budget, product: &Product) -> Result<f64, KernelError> {
+    let shader = device.shader(product.source)?;
+    let small = Matrices::new(product, device, &shader, N_MIN, true)?;
     let mut best: Option<(Duration, usize)> = None;
     for (index, variant) in VARIANTS.into_iter().enumerate() {
         let kernel = small.kernel(device, &shader, variant)?;
@@ -50,18 +80,23 @@ pub(super) fn measure_source(device: &Device, budget: Budget, source: &'static s
             best = Some((took, index));
         }
     }
-    let (took, _) = best.ok_or(KernelError::NoTime { kernel: NAME })?;
-    let matrices = large_enough(device, &shader, took)?;
+    let (took, _) = best.ok_or(KernelError::NoTime { kernel: product.name })?;
+    let matrices = large_enough(product, device, &shader, took)?;
     best_of_variants(device, &shader, &matrices, budget)
 }
 
 /// Matrices whose product takes [`LONG_ENOUGH`], given how long the smallest takes.
-fn large_enough(device: &Device, shader: &Shader, smallest_took: Duration) -> Result<Matrices, KernelError> {
+fn large_enough<'a>(
+    product: &'a Product,
+    device: &Device,
+    shader: &Shader,
+    smallest_took: Duration,
+) -> Result<Matrices<'a>, KernelError> {
     let (mut n, mut took) = (N_MIN, smallest_took);
-    let mut matrices = Matrices::new(device, shader, n, false)?;
+    let mut matrices = Matrices::new(product, device, shader, n, false)?;
     while n < N_MAX && took < LONG_ENOUGH {
         n *= 2;
-        matrices = match Matrices::new(device, shader, n, false) {
+        matrices = match Matrices::new(product, device, shader, n, false) {
             Ok(larger) => larger,
             Err(KernelError::OutOfMemory { .. }) => break,
             Err(error) => return Err(error),
@@ -72,7 +107,12 @@ fn large_enough(device: &Device, shader: &Shader, smallest_took: Duration) -> Re
     Ok(matrices)
 }
 
-fn best_of_variants(device: &Device, shader: &Shader, matrices: &Matrices, budget: Budget) -> Result<f64, KernelError> {
+fn best_of_variants(
+    device: &Device,
+    shader: &Shader,
+    matrices: &Matrices<'_>,
+    budget: Budget,
+) -> Result<f64, KernelError> {
     let mut best: Option<(f64, Kernel, (&str, u32))> = None;
     for variant in VARIANTS {
         let kernel = matrices.kernel(device, shader, variant)?;
@@ -81,30 +121,32 @@ fn best_of_variants(device: &Device, shader: &Shader, matrices: &Matrices, budge
             best = Some((flops, kernel, variant));
         }
     }
-    let (probed, kernel, variant) = best.ok_or(KernelError::NoTime { kernel: NAME })?;
+    let (probed, kernel, variant) = best.ok_or(KernelError::NoTime { kernel: matrices.product.name })?;
     let flops = matrices.flops(device, &kernel, variant, budget.kernel)?;
     matrices.check_some(device)?;
     Ok(flops.max(probed))
 }
 
-impl Matrices {
+impl<'a> Matrices<'a> {
     /// Makes and fills A and B; whole numbers for an exact comparison, full mantissas for timing.
-    fn new(device: &Device, shader: &Shader, n: u32, whole: bool) -> Result<Self, KernelError> {
-        let bytes = u64::from(n) * u64::from(n) * 4;
-        if bytes > device.buffer_bytes_max {
-            return Err(KernelError::OutOfMemory { bytes });
+    fn new(product: &'a Product, device: &Device, shader: &Shader, n: u32, whole: bool) -> Result<Self, KernelError> {
+        let elements = u64::from(n) * u64::from(n);
+        let bytes = elements * product.element_bytes;
+        if elements * 4 > device.buffer_bytes_max {
+            return Err(KernelError::OutOfMemory { bytes: elements * 4 });
         }
         let matrices = Self {
+            product,
             n,
             parameters: device.parameters([n, 0, u32::from(whole), 0])?,
             a: device.storage(bytes)?,
             b: device.storage(bytes)?,
-            c: device.storage(bytes)?,
+            c: device.storage(elements * 4)?,
         };
         for (matrix, seed) in [(&matrices.a, SEED_A), (&matrices.b, SEED_B)] {
             let parameters = device.parameters([n, seed, u32::from(whole), 0])?;
             let fill = device.kernel(shader, "fill", &[(0, &parameters), (4, matrix)])?;
-            device.run(&fill, workgroups(bytes / 4), 1)?;
+            device.run(&fill, workgroups(elements), 1)?;
         }
         Ok(matrices)
     }
@@ -132,19 +174,19 @@ impl Matrices {
         time: Duration,
     ) -> Result<f64, KernelError> {
         let products_per_second = timing::rate(time, 1 << 16, |times| self.multiply(device, kernel, variant, times))?;
-        figure(NAME, products_per_second.map(|products| products * 2.0 * f64::from(self.n).powi(3)))
+        figure(self.product.name, products_per_second.map(|products| products * 2.0 * f64::from(self.n).powi(3)))
     }
 
     /// Compares every element of a product of whole numbers with the twin's, exactly.
     fn check_all(&self, device: &Device, variant: (&str, u32)) -> Result<(), KernelError> {
         let bytes = device.read(&self.c, 0, u64::from(self.n) * u64::from(self.n) * 4)?;
         let found: Vec<f32> = bytemuck::pod_collect_to_vec(&bytes);
-        let wanted = whole_product(self.n, SEED_A, SEED_B);
+        let wanted = matmul_fp32::whole_product(self.n, SEED_A, SEED_B);
         for (index, (found, wanted)) in found.into_iter().zip(wanted).enumerate() {
             let (found, wanted) = (f64::from(found), f64::from(wanted));
             if found != wanted {
                 let detail = format!("{}, element {index} is {found}, not {wanted}", variant.0);
-                return Err(KernelError::Wrong { kernel: NAME, detail });
+                return Err(KernelError::Wrong { kernel: self.product.name, detail });
             }
         }
         Ok(())
@@ -166,12 +208,12 @@ impl Matrices {
             let found: Vec<f32> = bytemuck::pod_collect_to_vec(&device.read(&self.c, offset, 4)?);
             let found = found.first().copied().map_or(f64::NAN, f64::from);
             if !found.is_finite() {
-                return Err(KernelError::NoNumber { kernel: NAME, found });
+                return Err(KernelError::NoNumber { kernel: self.product.name, found });
             }
-            let (wanted, bound) = product_element(self.n, SEED_A, SEED_B, row, column);
+            let (wanted, bound) = (self.product.element)(self.n, SEED_A, SEED_B, row, column);
             if (found - wanted).abs() > bound {
                 let detail = format!("row {row}, column {column} is {found}, not {wanted}");
-                return Err(KernelError::Wrong { kernel: NAME, detail });
+                return Err(KernelError::Wrong { kernel: self.product.name, detail });
             }
         }
         Ok(())

@@ -1,0 +1,112 @@
+// int32 throughput: chains of x = x * x + x, each link waiting for the one before it. The last x is stored, so no link can be left
+// out. Started at x ≡ 2 (mod 4) this runs through a quarter of all words before it repeats (Coveyou's quadratic generator; Knuth,
+// The Art of Computer Programming, volume 2, 3.2.2), so every link works on new digits and a missing one always shows.
+//
+// Entry points differ in independent chains per invocation (1, 2, 4); the best one counts. Chain k of invocation i has number
+// i × chains + k, starts from seeds[number % SEEDS] and ends in results[number]. A chain has 64 × params.rounds links.
+//
+// Twin: twins/mad_int32.rs.
+
+struct Params {
+    rounds: u32,
+}
+
+const SEEDS: u32 = 4096u;
+
+@group(0) @binding(0) var<uniform> params: Params;
+// x: where a chain starts; y is not used.
+@group(0) @binding(1) var<storage, read> seeds: array<vec2<u32>>;
+@group(0) @binding(2) var<storage, read_write> results: array<u32>;
+
+fn invocation(group: vec3<u32>, groups: vec3<u32>, local: u32) -> u32 {
+    return (group.y * groups.x + group.x) * 256u + local;
+}
+
+fn links16_scalar(start: u32) -> u32 {
+    var x = start;
+    x = x * x + x; x = x * x + x; x = x * x + x; x = x * x + x;
+    x = x * x + x; x = x * x + x; x = x * x + x; x = x * x + x;
+    x = x * x + x; x = x * x + x; x = x * x + x; x = x * x + x;
+    x = x * x + x; x = x * x + x; x = x * x + x; x = x * x + x;
+    return x;
+}
+
+fn links16_vec2(start: vec2<u32>) -> vec2<u32> {
+    var x = start;
+    x = x * x + x; x = x * x + x; x = x * x + x; x = x * x + x;
+    x = x * x + x; x = x * x + x; x = x * x + x; x = x * x + x;
+    x = x * x + x; x = x * x + x; x = x * x + x; x = x * x + x;
+    x = x * x + x; x = x * x + x; x = x * x + x; x = x * x + x;
+    return x;
+}
+
+fn links16_vec4(start: vec4<u32>) -> vec4<u32> {
+    var x = start;
+    x = x * x + x; x = x * x + x; x = x * x + x; x = x * x + x;
+    x = x * x + x; x = x * x + x; x = x * x + x; x = x * x + x;
+    x = x * x + x; x = x * x + x; x = x * x + x; x = x * x + x;
+    x = x * x + x; x = x * x + x; x = x * x + x; x = x * x + x;
+    return x;
+}
+
+@compute @workgroup_size(256)
+fn chains1(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let chain = invocation(group, groups, local);
+    let s0 = seeds[chain % SEEDS];
+    var x = s0.x;
+    for (var round = 0u; round < params.rounds; round++) {
+        x = links16_scalar(x);
+        x = links16_scalar(x);
+        x = links16_scalar(x);
+        x = links16_scalar(x);
+    }
+    results[chain] = x;
+}
+
+@compute @workgroup_size(256)
+fn chains2(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let chain = invocation(group, groups, local) * 2u;
+    let s0 = seeds[chain % SEEDS];
+    let s1 = seeds[(chain + 1u) % SEEDS];
+    var x = vec2<u32>(s0.x, s1.x);
+    for (var round = 0u; round < params.rounds; round++) {
+        x = links16_vec2(x);
+        x = links16_vec2(x);
+        x = links16_vec2(x);
+        x = links16_vec2(x);
+    }
+    results[chain] = x.x;
+    results[chain + 1u] = x.y;
+}
+
+@compute @workgroup_size(256)
+fn chains4(
+    @builtin(workgroup_id) group: vec3<u32>,
+    @builtin(num_workgroups) groups: vec3<u32>,
+    @builtin(local_invocation_index) local: u32,
+) {
+    let chain = invocation(group, groups, local) * 4u;
+    let s0 = seeds[chain % SEEDS];
+    let s1 = seeds[(chain + 1u) % SEEDS];
+    let s2 = seeds[(chain + 2u) % SEEDS];
+    let s3 = seeds[(chain + 3u) % SEEDS];
+    var x = vec4<u32>(s0.x, s1.x, s2.x, s3.x);
+    for (var round = 0u; round < params.rounds; round++) {
+        x = links16_vec4(x);
+        x = links16_vec4(x);
+        x = links16_vec4(x);
+        x = links16_vec4(x);
+    }
+    results[chain] = x.x;
+    results[chain + 1u] = x.y;
+    results[chain + 2u] = x.z;
+    results[chain + 3u] = x.w;
+}
