@@ -1,6 +1,7 @@
 //! Namespaces of our own around a test: it runs itself again inside, and whatever it started there ends with it.
 
-use std::io::{BufRead as _, BufReader};
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader, Write as _};
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
@@ -9,6 +10,9 @@ const INSIDE: &str = "FIZZ_CRASH_INSIDE";
 
 /// Runs as process 1 of the inner namespaces: brings the loopback up, mounts the memory disk, reaps what is orphaned.
 const INIT: &str = r#"ip link set lo up && mount -t tmpfs -o size=2g,mode=700 tmpfs "$0" && "$@"; exit $?"#;
+
+/// So many lines at its end tell why the inner run failed.
+const LAST_LINES: usize = 24;
 
 /// The memory disk, in the inner run.
 pub(crate) fn inside() -> Option<PathBuf> {
@@ -28,17 +32,29 @@ pub(crate) fn run(test: &str) {
         .args(["--exact", test, "--include-ignored", "--nocapture"])
         .env(INSIDE, folder.path())
         .stdin(Stdio::null())
-        .stdout(Stdio::piped())
+        // Its own lines about tests would be counted as if they were ours; what it has to say is on standard error.
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
         .spawn()
         .expect("this test needs unshare and setpriv (util-linux)");
-    // Its own lines about tests would be counted as if they were ours; what it has to say is on standard error.
-    let mut last_lines = Vec::new();
-    for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-        last_lines.push(line.unwrap());
-    }
+    let last_lines = pass_on(BufReader::new(child.stderr.take().unwrap()));
     let status = child.wait().unwrap();
     drop(groups);
-    assert!(status.success(), "{status}; this test needs root\n{}", last_lines.join("\n"));
+    assert!(status.success(), "{status}; this test needs root; its last lines:\n{}", last_lines.join("\n"));
+}
+
+/// Shows every line as it comes, captured or not, and returns the last ones: the reason of a failure.
+fn pass_on(lines: impl BufRead) -> Vec<String> {
+    let mut last = VecDeque::new();
+    for line in lines.split(b'\n') {
+        let line = String::from_utf8_lossy(&line.unwrap()).into_owned();
+        writeln!(std::io::stderr(), "{line}").unwrap();
+        last.push_back(line);
+        if last.len() > LAST_LINES {
+            last.pop_front();
+        }
+    }
+    last.into()
 }
 
 /// The name of the inner engine's control group, known by its folder's name.

@@ -13,6 +13,10 @@ const APPLETS: &[&str] = &["sh", "echo", "mkdir", "seq", "sleep"];
 /// How an engine dies that left a network half made: its networks are known and have no addresses.
 const NETWORK_PANIC: &str = "libnetwork.(*controller).reservePools";
 
+/// So much of what it said is shown when it fails.
+const LINES_SHOWN: usize = 20;
+const LINE_CHARS: usize = 300;
+
 pub(crate) struct Engine {
     folder: PathBuf,
     child: Option<Child>,
@@ -39,7 +43,8 @@ impl Engine {
                 eprintln!("the engine gave up as it started: {status}");
                 self.child = None;
                 // Docker 20.10, killed in the middle of making a network, cannot start on what it left until that is removed.
-                if self.said().contains(NETWORK_PANIC) {
+                let said = std::fs::read(self.path("log")).unwrap_or_default();
+                if String::from_utf8_lossy(&said).contains(NETWORK_PANIC) {
                     eprintln!("it cannot read its own networks; they are removed");
                     std::fs::remove_file(self.path("data/network/files/local-kv.db")).unwrap();
                     std::fs::File::create(self.path("log")).unwrap();
@@ -114,9 +119,12 @@ impl Engine {
         self.folder.join(name)
     }
 
+    /// The end of what it said.
     fn said(&self) -> String {
         let text = std::fs::read(self.path("log")).unwrap_or_default();
-        String::from_utf8_lossy(text.get(text.len().saturating_sub(8000)..).unwrap_or_default()).into_owned()
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<String> = text.lines().map(|line| line.chars().take(LINE_CHARS).collect()).collect();
+        lines.get(lines.len().saturating_sub(LINES_SHOWN)..).unwrap_or_default().join("\n")
     }
 }
 

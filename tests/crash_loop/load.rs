@@ -19,6 +19,7 @@ const LOOK: Duration = Duration::from_millis(200);
 /// What one job does: numbered lines to both streams, then perhaps a file, then its exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Plan {
+    pub(crate) shape: Shape,
     /// Lines with a pause behind each.
     pub(crate) slow_lines: u32,
     /// Lines as fast as they can be written, after those.
@@ -27,6 +28,22 @@ pub(crate) struct Plan {
     pub(crate) output: bool,
     pub(crate) code: i32,
 }
+
+/// Of how many containers it is, and how often its main one runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// One container that runs once.
+    Plain,
+    /// One container that is started again after its first end.
+    Twice,
+    /// A second one beside it, on a network of their own, that writes numbered lines until it is ended.
+    Pair,
+}
+
+/// The second container's name, as it stands before each of its lines in the log.
+pub(crate) const SIDE: &str = "side";
+/// The second container's numbered lines begin with this.
+pub(crate) const TICK: &str = "tick ";
 
 /// Numbers in the file.
 pub(crate) const OUTPUT_NUMBERS: u32 = 20_000;
@@ -40,12 +57,19 @@ impl Plan {
             6..8 => (rng.random_range(0..20), rng.random_range(1000..30_000), false),
             _ => (rng.random_range(0..10), rng.random_range(0..100), true),
         };
-        Self { slow_lines, fast_lines, output, code: if rng.random_bool(0.1) { 3 } else { 0 } }
+        let shape = match rng.random_range(0..20) {
+            0..14 => Shape::Plain,
+            14..17 => Shape::Twice,
+            _ => Shape::Pair,
+        };
+        Self { shape, slow_lines, fast_lines, output, code: if rng.random_bool(0.1) { 3 } else { 0 } }
     }
 
     fn script(self) -> String {
-        let Self { slow_lines, fast_lines, output, code } = self;
-        let mut script = "echo start; echo start >&2; i=0\n".to_owned();
+        let Self { shape: _, slow_lines, fast_lines, output, code } = self;
+        // The folder stays when the container is started again.
+        let mut script = "[ -e /work/ran ] && w=again || w=start; echo > /work/ran\n".to_owned();
+        script += "echo $w; echo $w >&2; i=0\n";
         script += &format!("while [ $i -lt {slow_lines} ]; do i=$((i+1)); echo \"line $i\"; ");
         script += &format!("[ $((i % 7)) -ne 0 ] || echo \"mark $i\" >&2; sleep {PAUSE_SECONDS}; done\n");
         if fast_lines > 0 {
@@ -57,9 +81,20 @@ impl Plan {
         script + &format!("echo end; exit {code}\n")
     }
 
-    /// What a whole run writes to standard output and standard error.
+    /// What the main container of a whole lease writes to standard output and standard error.
     pub(crate) fn expected(self) -> (String, String) {
-        let (mut stdout, mut stderr) = ("start\n".to_owned(), "start\n".to_owned());
+        let (stdout, stderr) = self.expected_run("start");
+        match self.shape {
+            Shape::Plain | Shape::Pair => (stdout, stderr),
+            Shape::Twice => {
+                let again = self.expected_run("again");
+                (stdout + &again.0, stderr + &again.1)
+            }
+        }
+    }
+
+    fn expected_run(self, first: &str) -> (String, String) {
+        let (mut stdout, mut stderr) = (format!("{first}\n"), format!("{first}\n"));
         for i in 1..=self.slow_lines {
             stdout += &format!("line {i}\n");
             if i % 7 == 0 {
@@ -72,11 +107,25 @@ impl Plan {
     }
 
     fn spec(self, image: &str) -> JobSpec {
-        let mut spec = serde_json::json!({
-            "services": [{
-                "name": "main", "image": image, "command": ["/bin/sh", "-c", self.script()],
+        let service = |name: &str, script: String| {
+            serde_json::json!({
+                "name": name, "image": image, "command": ["/bin/sh", "-c", script],
                 "resources": {"cpu_millis": 50, "memory_bytes": 16 << 20, "disk_bytes": 4 << 20},
-            }],
+            })
+        };
+        let mut main = service("main", self.script());
+        let mut services = Vec::new();
+        match self.shape {
+            Shape::Plain => {}
+            Shape::Twice => main["restart"] = serde_json::json!({"when": "always", "times_max": 1}),
+            Shape::Pair => {
+                let script = format!("i=0; while :; do i=$((i+1)); echo {TICK}$i; sleep 0.1; done");
+                services.push(service(SIDE, script));
+            }
+        }
+        services.insert(0, main);
+        let mut spec = serde_json::json!({
+            "services": services,
             "limits": {"price_max": 10_000_000_000_u64, "duration_seconds_max": 600, "stop_grace_seconds": 1},
         });
         if self.output {

@@ -23,6 +23,7 @@ mod world;
 use std::path::Path;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
@@ -48,19 +49,28 @@ fn play(folder: &Path) {
     let seed = number("FIZZ_CRASH_SEED").unwrap_or_else(rand::random);
     eprintln!("crash loop: {rounds} rounds, FIZZ_CRASH_SEED={seed}");
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let mut world = World::new(folder).await;
-        let load = Load::begin(world.renter.clone(), world.image.clone(), seed);
-        let mut killer = Killer { rng: StdRng::seed_from_u64(seed), kills: Kills::default() };
-        for round in 1..=rounds {
-            killer.round(&mut world, round).await;
-        }
-        eprintln!("kills: {}", killer.kills);
-        let jobs = load.finish().await;
-        let tally = tally::count(&world, &jobs).await;
-        eprintln!("{tally}");
-        tally.check();
-    });
+    let game = runtime.block_on(std::panic::AssertUnwindSafe(game(folder, rounds, seed)).catch_unwind());
+    // Said once more behind what the processes said: the end of the output is what is kept and read.
+    if let Err(reason) = game {
+        let text = reason.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| reason.downcast_ref::<&str>().map(|text| (*text).to_owned())).unwrap_or_default();
+        eprintln!("--- the crash loop failed, FIZZ_CRASH_SEED={seed}\n{text}");
+        std::panic::resume_unwind(reason);
+    }
+}
+
+async fn game(folder: &Path, rounds: u32, seed: u64) {
+    let mut world = World::new(folder).await;
+    let load = Load::begin(world.renter.clone(), world.image.clone(), seed);
+    let mut killer = Killer { rng: StdRng::seed_from_u64(seed), kills: Kills::default() };
+    for round in 1..=rounds {
+        killer.round(&mut world, round).await;
+    }
+    eprintln!("kills: {}", killer.kills);
+    let jobs = load.finish().await;
+    let tally = tally::count(&world, &jobs).await;
+    eprintln!("{tally}");
+    tally.check();
 }
 
 fn number(variable: &str) -> Option<u64> {

@@ -79,14 +79,17 @@ impl World {
         .await
     }
 
-    /// Waits until the node has nothing to do any more; whether that came.
-    pub(crate) async fn comes_to_rest(&self) -> bool {
+    /// Waits until the node has nothing to do any more; what it still does when that does not come.
+    pub(crate) async fn comes_to_rest(&self) -> Result<(), String> {
         let rest = async {
             while !look(&self.state).await.is_some_and(|s| s.state == NodeState::Idle && s.leases.is_empty()) {
                 tokio::time::sleep(LOOK).await;
             }
         };
-        tokio::time::timeout(PATIENCE, rest).await.is_ok()
+        match tokio::time::timeout(PATIENCE, rest).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(format!("{:?}", look(&self.state).await.map(|snapshot| (snapshot.state, snapshot.leases)))),
+        }
     }
 }
 

@@ -9,6 +9,9 @@ use rustix::process::{Pid, Signal, kill_process};
 /// The binary under test.
 pub(crate) const FIZZ: &str = env!("CARGO_BIN_EXE_fizz");
 
+/// So much of what a process said is shown when a test fails; the reason must not drown in it.
+const LINES_SHOWN: usize = 30;
+
 /// A process that can be started again the same way. It does not outlive the test.
 pub(crate) struct Process {
     arguments: Vec<String>,
@@ -86,7 +89,10 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.stop();
         if std::thread::panicking() {
-            eprintln!("--- {} said\n{}", self.arguments.join(" "), self.said());
+            let said = self.said();
+            let lines: Vec<&str> = said.lines().collect();
+            let newest = lines.get(lines.len().saturating_sub(LINES_SHOWN)..).unwrap_or_default();
+            eprintln!("--- {} said at the end\n{}", self.arguments.join(" "), newest.join("\n"));
         }
     }
 }

@@ -10,6 +10,8 @@ use crate::wire::lease::{FailureKind, LeaseChange, LeaseEnd, LimitKind};
 const CODE_TERMINATED: i32 = 143;
 /// Engines tell a signal as this plus its number, as shells do.
 const CODE_SIGNAL: i32 = 128;
+/// What a container that ran has run for at least: engines note a start after the fact, and one that ends at once ends "before" it.
+const RAN_MIN: Duration = Duration::from_millis(1);
 /// The highest signal of Linux.
 const SIGNAL_MAX: u8 = 64;
 /// `SIGXFSZ`: a file grew past what one may have.
@@ -114,7 +116,7 @@ impl Machine {
         // By the steady clock, without the time until the end was noticed: a clock that was set, in whichever direction, changes
         // no pay. Where the engine's clock is not this machine's, its own difference is the better one.
         let watched = Duration::from_millis(self.ran_millis(now.steady));
-        let ran = watched.min(by_engine.max(watched.saturating_sub(between(exit.ended_at, now.wall))));
+        let ran = watched.min(by_engine.max(watched.saturating_sub(between(exit.ended_at, now.wall)))).max(RAN_MIN);
         let end = self.end_by_cause(exit.code).unwrap_or_else(|| self.end_by_itself(exit, with_engine));
         self.ended(end, ran)
     }

@@ -279,6 +279,13 @@ fn a_job_that_fills_the_disk_while_it_is_being_stopped_loses_its_grace_and_was_s
     assert_eq!(end_of(machine).0, LeaseEnd::Stopped { code: 137 });
 }
 
+#[test]
+fn a_container_that_ended_within_the_instant_of_its_start_has_run_and_is_paid() {
+    let mut machine = running();
+    let _ = machine.handle(Input::Exited { exit: exit(10, 10, 0), with_engine: false }, now(10));
+    assert_eq!(end_of(machine), (LeaseEnd::Exited { code: 0 }, 1));
+}
+
 /// What a test throws at the machine; answers are only given to actions that were asked for.
 #[derive(Debug, Clone)]
 enum Throw {

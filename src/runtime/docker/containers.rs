@@ -155,25 +155,64 @@ impl DockerRuntime {
 pub(super) fn status_of(state: &ContainerState) -> Option<ContainerStatus> {
     use ContainerStateStatusEnum as S;
     let started_at = time_of(state.started_at.as_deref());
-    let started = started_at.is_some_and(|at| at > Timestamp::UNIX_EPOCH);
     let at = started_at.unwrap_or(Timestamp::UNIX_EPOCH);
     match state.status? {
         S::RUNNING | S::RESTARTING | S::STOPPING => Some(ContainerStatus::Running { started_at: at }),
         S::PAUSED => Some(ContainerStatus::Paused { started_at: at }),
         S::CREATED => Some(ContainerStatus::Created),
+        // An engine that is killed in the middle of a removal calls the container dead afterwards, whether it ever ran or not.
+        S::DEAD if started_at.is_none() => Some(ContainerStatus::Created),
         S::EXITED | S::DEAD => {
             let code = state.exit_code.and_then(|code| i32::try_from(code).ok()).unwrap_or(-1);
-            let ended_at = time_of(state.finished_at.as_deref()).unwrap_or(at);
+            let ended_at = time_of(state.finished_at.as_deref());
             // A process of the job may be ended for lack of memory and the job go on to succeed.
             let out_of_memory = state.oom_killed.unwrap_or(false) && code != 0;
             // The engine notes a start after the fact; a container that is quick ends "before" it.
-            let started_at = if started { at.min(ended_at) } else { ended_at };
+            let started_at = started_at.or(ended_at).map_or(at, |at| ended_at.map_or(at, |ended_at| at.min(ended_at)));
+            let ended_at = ended_at.unwrap_or(started_at);
             Some(ContainerStatus::Exited(ContainerExit { code, out_of_memory, started_at, ended_at }))
         }
         S::REMOVING | S::EMPTY => None,
     }
 }
 
+/// The engine writes what never was as a time in the year 1.
 fn time_of(text: Option<&str>) -> Option<Timestamp> {
-    text?.parse().ok()
+    text?.parse().ok().filter(|at| *at > Timestamp::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NEVER: &str = "0001-01-01T00:00:00Z";
+    const NINE: &str = "2026-11-22T09:00:00Z";
+    const TEN: &str = "2026-11-22T10:00:00Z";
+
+    fn seen(status: ContainerStateStatusEnum, started_at: &str, finished_at: &str) -> Option<ContainerStatus> {
+        let (started_at, finished_at) = (Some(started_at.to_owned()), Some(finished_at.to_owned()));
+        status_of(&ContainerState { status: Some(status), started_at, finished_at, ..ContainerState::default() })
+    }
+
+    fn exited(started_at: &str, ended_at: &str) -> Option<ContainerStatus> {
+        let (started_at, ended_at) = (started_at.parse().unwrap(), ended_at.parse().unwrap());
+        Some(ContainerStatus::Exited(ContainerExit { code: -1, out_of_memory: false, started_at, ended_at }))
+    }
+
+    #[test]
+    fn a_container_that_died_before_it_was_started_is_new() {
+        use ContainerStateStatusEnum::{CREATED, DEAD, EXITED};
+        assert_eq!(seen(DEAD, NEVER, NEVER), Some(ContainerStatus::Created));
+        assert_eq!(seen(CREATED, NEVER, NEVER), Some(ContainerStatus::Created));
+        assert_eq!(seen(DEAD, NINE, TEN), exited(NINE, TEN));
+        assert_eq!(seen(EXITED, NINE, TEN), exited(NINE, TEN));
+    }
+
+    #[test]
+    fn a_time_that_never_was_makes_no_job_two_thousand_years_old() {
+        use ContainerStateStatusEnum::EXITED;
+        assert_eq!(seen(EXITED, NINE, NEVER), exited(NINE, NINE), "its end was not noted");
+        assert_eq!(seen(EXITED, NEVER, TEN), exited(TEN, TEN), "its start was not noted");
+        assert_eq!(seen(EXITED, TEN, NINE), exited(NINE, NINE), "its start was noted late");
+    }
 }
