@@ -13,6 +13,8 @@ const APPLETS: &[&str] = &["sh", "echo", "mkdir", "seq", "sleep"];
 /// How an engine dies that left a network half made: its networks are known and have no addresses.
 const NETWORK_PANIC: &str = "libnetwork.(*controller).reservePools";
 
+/// An engine that takes longer to come up is worth a line.
+const SLOW_START: Duration = Duration::from_secs(10);
 /// So much of what it said is shown when it fails.
 const LINES_SHOWN: usize = 20;
 const LINE_CHARS: usize = 300;
@@ -55,6 +57,10 @@ impl Engine {
             }
             assert!(clock.steady().since(begin) < PATIENCE, "the engine does not come up:\n{}", self.said());
             tokio::time::sleep(LOOK).await;
+        }
+        let took = clock.steady().since(begin);
+        if took > SLOW_START {
+            eprintln!("the engine came up after {} s only:\n{}", took.as_secs(), self.said());
         }
     }
 

@@ -18,6 +18,7 @@ mod load;
 #[allow(dead_code, reason = "each of its users uses a part of it")]
 mod processes;
 mod tally;
+mod witness;
 mod world;
 
 use std::path::Path;
@@ -41,6 +42,15 @@ fn whatever_is_killed_and_whenever_no_job_is_lost_doubled_or_paid_twice() {
     match arena::inside() {
         Some(folder) => play(&folder),
         None => arena::run("whatever_is_killed_and_whenever_no_job_is_lost_doubled_or_paid_twice"),
+    }
+}
+
+#[test]
+#[ignore = "needs a Docker engine"]
+fn an_engine_that_learns_of_an_end_after_its_own_start_does_not_vouch_for_it() {
+    match arena::inside() {
+        Some(folder) => witness::play(&folder),
+        None => arena::run("an_engine_that_learns_of_an_end_after_its_own_start_does_not_vouch_for_it"),
     }
 }
 

@@ -108,7 +108,7 @@ pub(crate) async fn count(world: &World, jobs: &[Job]) -> Tally {
 }
 
 /// Processes in these namespaces that run a job's script.
-fn job_processes() -> usize {
+pub(crate) fn job_processes() -> usize {
     let processes = std::fs::read_dir("/proc").unwrap().map(|entry| entry.unwrap().path().join("cmdline"));
     processes.filter(|file| std::fs::read(file).is_ok_and(|line| line.starts_with(b"/bin/sh\0-c\0"))).count()
 }
