@@ -47,9 +47,9 @@ pub(crate) fn run(test: &str) {
 fn pass_on(lines: impl BufRead) -> Vec<String> {
     let mut last = VecDeque::new();
     for line in lines.split(b'\n') {
-        let line = String::from_utf8_lossy(&line.unwrap()).into_owned();
-        writeln!(std::io::stderr(), "{line}").unwrap();
-        last.push_back(line);
+        let line = line.unwrap();
+        std::io::stderr().write_all(&[&line[..], b"\n"].concat()).unwrap();
+        last.push_back(String::from_utf8_lossy(&line).into_owned());
         if last.len() > LAST_LINES {
             last.pop_front();
         }
