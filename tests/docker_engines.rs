@@ -9,24 +9,12 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
 use docker_support::own_engine::OwnEngine;
-use docker_support::{TestImage, in_time, shell};
+use docker_support::{TestImage, in_time, ran, shell};
 use fizz::clock::Clock;
 use fizz::runtime::docker::{DockerOptions, DockerRuntime, EngineTls};
 use fizz::runtime::{ContainerRuntime, ContainerSpec, RuntimeError};
 use fizz::wire::NodeId;
-use futures_util::StreamExt as _;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-
-/// Runs a container to its end: its exit code and what it wrote.
-async fn output(runtime: &DockerRuntime, spec: &ContainerSpec) -> (i32, String) {
-    let id = runtime.create(spec).await.unwrap();
-    runtime.start(&id).await.unwrap();
-    let exit = in_time(runtime.wait(&id)).await.unwrap();
-    let entries: Vec<_> = in_time(runtime.logs(&id, 0).map(Result::unwrap).collect()).await;
-    let text = entries.iter().map(|entry| String::from_utf8_lossy(&entry.bytes).into_owned()).collect();
-    runtime.remove(&id).await.unwrap();
-    (exit.code, text)
-}
 
 fn node() -> NodeId {
     NodeId::generate(Clock::system().now())
@@ -114,8 +102,7 @@ async fn an_engine_behind_tls_is_believed_with_the_named_authority_only() {
     engine.take(&image);
     let runtime = open(Some(tls.clone())).await.unwrap();
     let pinned = image.pin(&runtime).await;
-    let (code, said) = output(&runtime, &shell(node(), &pinned, "echo over tls; exit 3")).await;
-    assert_eq!((code, said.as_str()), (3, "over tls\n"));
+    assert_eq!(ran(&runtime, &shell(node(), &pinned, "echo over tls")).await, "over tls\n");
 
     let wrong = open(Some(EngineTls { ca: others.path().join("ca.pem"), identity })).await.unwrap_err();
     assert!(matches!(wrong, RuntimeError::EngineTls { .. }), "{wrong:?}");
@@ -150,7 +137,7 @@ async fn a_storage_with_quotas_stops_a_job_at_its_disk_by_itself() {
         let pinned = image.pin(&runtime).await;
         let line = "dd if=/dev/zero of=/work/x bs=1M count=100 2>&1; ls -l /work";
         let spec = ContainerSpec { disk_bytes: 32 << 20, ..shell(node(), &pinned, line) };
-        let (_, said) = output(&runtime, &spec).await;
+        let said = ran(&runtime, &spec).await;
         assert!(said.contains("quota exceeded") || said.contains("No space left"), "{said}");
         assert!(runtime.facts().disk_quota, "it was not refused");
     }

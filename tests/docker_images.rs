@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use docker_support::{REGISTRY_LOGIN, Registry, TestImage, TestNode, docker, docker_output, in_time};
+use docker_support::lease_bench::LeaseBench;
+use docker_support::{REGISTRY_LOGIN, Registry, TestImage, TestNode, docker, docker_output, here, in_time};
 use fizz::agent::journal::Journal;
 use fizz::clock::Clock;
 use fizz::http::public::Reach;
-use fizz::job::fake::{FakePort, Received};
+use fizz::job::fake::Received;
 use fizz::job::images::{ImagePolicy, Images, Logins};
-use fizz::job::runner::{RunnerDeps, spawn};
 use fizz::runtime::docker::DockerRuntime;
 use fizz::runtime::images::ImageRules;
 use fizz::runtime::images::cosign::SignerKey;
@@ -82,10 +82,6 @@ fn pushed(registry: &Registry, name: &str, kilobytes: usize) -> String {
         (0..kilobytes * 64).flat_map(|n| Sha256::digest(format!("{name}{n}"))[..16].to_vec()).collect();
     let image = TestImage::for_architecture(here(), name, &[("noise", noise)]);
     registry.push(&image, &format!("{name}:1"))
-}
-
-fn here() -> &'static str {
-    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
 }
 
 fn is_here(id: &str) -> bool {
@@ -348,38 +344,13 @@ async fn only_what_a_known_key_has_signed_is_used_where_the_owner_says_so() {
 
 /// Runs a lease to its end.
 async fn run(world: &World, change: impl FnOnce(&mut Assignment)) -> Received {
-    let node = TestNode::new();
-    let clock = Clock::system();
-    let port = FakePort::default();
-    let deps = RunnerDeps {
-        runtime: world.engine.clone(),
-        port: Arc::new(port.clone()),
-        images: world.images.clone(),
-        gpus: fizz::job::gpus::Gpus::default(),
-        journal: Journal::open(&world.folder.path().join("runner.sqlite")).await.unwrap(),
-        node_id: node.node_id,
-        clock: clock.clone(),
-        spool_dir: world.folder.path().to_owned(),
-    };
-    let spec = serde_json::json!({
-        "services": [{
-            "name": "main", "image": "", "command": ["/bin/sh", "-c", "ls -ln /work/data; cat /work/data/a.txt"],
-            "resources": {"cpu_millis": 1000, "memory_bytes": 64 << 20, "disk_bytes": 16 << 20},
-        }],
-        "limits": {"price_max": 1, "duration_seconds_max": 600, "stop_grace_seconds": 1},
-    });
-    let mut lease = Assignment {
-        lease_id: LeaseId::generate(clock.now()),
-        job_id: fizz::wire::JobId::generate(clock.now()),
-        generation: fizz::wire::Generation(1),
-        desired: fizz::wire::lease::Desired::Run,
-        rate: 5.try_into().unwrap(),
-        spec: serde_json::from_value(spec).unwrap(),
-    };
+    let mut bench = LeaseBench::over(world.engine.clone()).await;
+    bench.deps.images = world.images.clone();
+    bench.deps.spool_dir = world.folder.path().to_owned();
+    let mut lease = bench.lease("ls -ln /work/data; cat /work/data/a.txt");
+    lease.spec.services[0].resources.disk_bytes = 16 << 20;
     change(&mut lease);
-    let handle = spawn(deps, lease.clone(), Vec::new());
-    in_time(handle.done).await.unwrap();
-    port.received(lease.lease_id)
+    bench.run(&lease).await
 }
 
 #[tokio::test]

@@ -5,103 +5,21 @@
 mod docker_support;
 
 use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
-use docker_support::{TestImage, TestNode, docker, in_time, resident_bytes, wait_for};
-use fizz::agent::journal::Journal;
-use fizz::clock::Clock;
-use fizz::job::fake::{FakePort, Received};
-use fizz::job::images::{ImagePolicy, Images, Logins};
-use fizz::job::runner::{LeaseCommand, LeaseHandle, RunnerDeps, spawn};
+use docker_support::lease_bench::{LeaseBench, end};
+use docker_support::{docker, in_time, resident_bytes, wait_for};
+use fizz::job::runner::LeaseCommand;
 use fizz::runtime::docker::DockerRuntime;
 use fizz::runtime::{ContainerRuntime, ContainerStatus};
-use fizz::wire::lease::{Assignment, Desired, FailureKind, LeaseEnd, LeasePhase};
+use fizz::wire::lease::{FailureKind, LeaseEnd, LeasePhase};
 use fizz::wire::logs::LogStream;
-use fizz::wire::{Generation, JobId, LeaseId};
 use tempfile::TempDir;
-
-struct Bench {
-    port: FakePort,
-    deps: RunnerDeps,
-    engine: Arc<DockerRuntime>,
-    image: TestImage,
-    _node: TestNode,
-    _folder: TempDir,
-}
-
-impl Bench {
-    async fn new() -> Self {
-        Self::at(None).await
-    }
-
-    async fn at(address: Option<&str>) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let node = TestNode::new();
-        let engine = Arc::new(DockerRuntime::connect(address).await.unwrap());
-        let port = FakePort::default();
-        let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
-        let deps = RunnerDeps {
-            gpus: fizz::job::gpus::Gpus::default(),
-            runtime: engine.clone(),
-            port: Arc::new(port.clone()),
-            images: Images::new(journal.clone(), Clock::system(), ImagePolicy::default(), Logins::default()),
-            journal,
-            clock: Clock::system(),
-            node_id: node.node_id,
-            spool_dir: folder.path().to_owned(),
-        };
-        Self { port, deps, engine, image: TestImage::new(), _node: node, _folder: folder }
-    }
-
-    fn lease(&self, line: &str) -> Assignment {
-        let now = Clock::system().now();
-        let spec = serde_json::json!({
-            "services": [{
-                "name": "main", "image": self.image.name, "command": ["/bin/sh", "-c", line],
-                "resources": {"cpu_millis": 1000, "memory_bytes": 64 << 20, "disk_bytes": 64 << 20},
-            }],
-            "limits": {"price_max": 1, "duration_seconds_max": 600, "stop_grace_seconds": 1},
-        });
-        Assignment {
-            lease_id: LeaseId::generate(now),
-            job_id: JobId::generate(now),
-            generation: Generation(1),
-            desired: Desired::Run,
-            rate: 5.try_into().unwrap(),
-            spec: serde_json::from_value(spec).unwrap(),
-        }
-    }
-
-    fn spawn(&self, lease: &Assignment) -> LeaseHandle {
-        spawn(self.deps.clone(), lease.clone(), Vec::new())
-    }
-
-    async fn received(&self, lease: &Assignment, wished: impl Fn(&Received) -> bool) -> Received {
-        in_time(self.port.until(lease.lease_id, wished)).await
-    }
-
-    async fn ended(&self, lease: &Assignment, handle: LeaseHandle) -> Received {
-        in_time(handle.done).await.unwrap();
-        assert_eq!(self.port.refused(), Vec::<String>::new());
-        let left = self.engine.list(self.deps.node_id).await.unwrap();
-        assert!(left.is_empty(), "the container is removed at the end: {left:?}");
-        self.port.received(lease.lease_id)
-    }
-
-    async fn run(&self, lease: &Assignment) -> Received {
-        self.ended(lease, self.spawn(lease)).await
-    }
-}
-
-fn end(received: &Received) -> LeaseEnd {
-    received.end().unwrap().0
-}
 
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn a_job_hands_over_its_log_its_output_and_its_exit_code() {
-    let bench = Bench::new().await;
+    let bench = LeaseBench::new().await;
     let mut lease =
         bench.lease("echo out; printf '\\377\\n' >&2; mkdir -p /output/a; echo picture > /output/a/b; exit 5");
     lease.spec.output_path = Some("/output".to_owned());
@@ -118,7 +36,7 @@ async fn a_job_hands_over_its_log_its_output_and_its_exit_code() {
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn an_agent_killed_in_mid_job_adopts_the_container_and_the_log_has_no_gap_and_no_repeat() {
-    let bench = Bench::new().await;
+    let bench = LeaseBench::new().await;
     let line = "i=0; while [ $i -lt 3000 ]; do echo line $i; echo err $i >&2; i=$((i+1)); [ $((i%100)) = 0 ] && sleep 0.1; done; exit 9";
     let lease = bench.lease(line);
     let mut handle = bench.spawn(&lease);
@@ -153,7 +71,7 @@ async fn an_agent_killed_in_mid_job_adopts_the_container_and_the_log_has_no_gap_
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn an_ended_job_is_found_ended_by_the_next_agent() {
-    let bench = Bench::new().await;
+    let bench = LeaseBench::new().await;
     let lease = bench.lease("echo x; sleep 0.5; echo y; exit 4");
     let handle = bench.spawn(&lease);
     bench.received(&lease, |received| !received.log.is_empty()).await;
@@ -171,7 +89,7 @@ async fn an_ended_job_is_found_ended_by_the_next_agent() {
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn stopped_evicted_and_endless_jobs_end_as_what_they_are() {
-    let bench = Bench::new().await;
+    let bench = LeaseBench::new().await;
     let deaf = bench.lease("trap '' TERM; echo ready; sleep 1000");
     let handle = bench.spawn(&deaf);
     bench.received(&deaf, |received| !received.log.is_empty()).await;
@@ -194,7 +112,7 @@ async fn stopped_evicted_and_endless_jobs_end_as_what_they_are() {
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn a_job_that_eats_too_much_memory_is_called_out_of_memory_with_its_limit() {
-    let bench = Bench::new().await;
+    let bench = LeaseBench::new().await;
     let mut lease = bench.lease("tail -c 300000000 /dev/zero > /dev/null");
     lease.spec.services[0].resources.memory_bytes = 16 << 20;
     assert_eq!(end(&bench.run(&lease).await), LeaseEnd::OutOfMemory { limit_bytes: 16 << 20 });
@@ -203,7 +121,7 @@ async fn a_job_that_eats_too_much_memory_is_called_out_of_memory_with_its_limit(
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn a_command_that_is_not_there_fails_by_name() {
-    let bench = Bench::new().await;
+    let bench = LeaseBench::new().await;
     let mut lease = bench.lease("");
     lease.spec.services[0].command = vec!["no-such-program".to_owned()];
     let end = end(&bench.run(&lease).await);
@@ -214,7 +132,7 @@ async fn a_command_that_is_not_there_fails_by_name() {
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn a_frozen_job_stands_still_and_is_not_paid_for_it() {
-    let bench = Bench::new().await;
+    let bench = LeaseBench::new().await;
     let lease = bench.lease("i=0; while [ $i -lt 30 ]; do echo tick $i; i=$((i+1)); sleep 0.1; done");
     let began = bench.deps.clock.steady();
     let mut handle = bench.spawn(&lease);
@@ -236,7 +154,7 @@ async fn a_frozen_job_stands_still_and_is_not_paid_for_it() {
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn a_torrent_of_log_is_cut_at_its_limit_and_neither_memory_nor_the_job_suffers() {
-    let bench = Bench::new().await;
+    let bench = LeaseBench::new().await;
     let mut lease = bench.lease("yes 0123456789012345678901234567890123456789 | head -c 400000000; echo done >&2");
     lease.spec.limits.log_bytes_max = 4 << 20;
     let before = resident_bytes();
@@ -255,7 +173,7 @@ async fn a_torrent_of_log_is_cut_at_its_limit_and_neither_memory_nor_the_job_suf
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn a_coordinator_that_is_away_does_not_hold_the_job_up_and_memory_stays_bounded() {
-    let bench = Bench::new().await;
+    let bench = LeaseBench::new().await;
     let mut lease = bench.lease("yes 0123456789012345678901234567890123456789 | head -c 12000000; echo done >&2");
     lease.spec.limits.log_bytes_max = 100 << 20;
     bench.port.set_down(true);
@@ -314,7 +232,7 @@ impl Proxy {
 #[ignore = "needs a Docker engine"]
 async fn an_engine_that_goes_away_in_mid_job_is_waited_for_and_nothing_is_lost() {
     let mut proxy = Proxy::new();
-    let bench = Bench::at(Some(&format!("unix://{}", proxy.path().display()))).await;
+    let bench = LeaseBench::at(Some(&format!("unix://{}", proxy.path().display()))).await;
     let lease = bench.lease("i=0; while [ $i -lt 40 ]; do echo tick $i; i=$((i+1)); sleep 0.1; done; exit 6");
     let mut handle = bench.spawn(&lease);
     bench.received(&lease, |received| received.text(LogStream::Stdout).len() > 20).await;
@@ -334,7 +252,7 @@ async fn an_engine_that_goes_away_in_mid_job_is_waited_for_and_nothing_is_lost()
 #[ignore = "needs a Docker engine"]
 async fn a_container_that_went_down_with_its_engine_is_the_nodes_fault() {
     let mut proxy = Proxy::new();
-    let bench = Bench::at(Some(&format!("unix://{}", proxy.path().display()))).await;
+    let bench = LeaseBench::at(Some(&format!("unix://{}", proxy.path().display()))).await;
     let lease = bench.lease("echo ready; sleep 1000");
     let mut handle = bench.spawn(&lease);
     bench.received(&lease, |received| !received.log.is_empty()).await;
@@ -355,7 +273,7 @@ async fn a_container_that_went_down_with_its_engine_is_the_nodes_fault() {
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn a_container_removed_by_hand_fails_the_lease() {
-    let bench = Bench::new().await;
+    let bench = LeaseBench::new().await;
     let lease = bench.lease("echo ready; sleep 1000");
     let handle = bench.spawn(&lease);
     bench.received(&lease, |received| !received.log.is_empty()).await;

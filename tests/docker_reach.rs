@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use docker_support::raw_tar::tar_of;
 use docker_support::{TestImage, docker, in_time};
 use fizz::agent::signals::{self, Stop};
 use fizz::agent::{self, AgentOptions, BenchmarkSource, CoordinatorAddress, EngineSource, Outcome};
@@ -23,7 +24,7 @@ use fizz::wire::job::{JobSpec, JobState};
 use fizz::wire::reach::{NewReach, ReachFrame, ReachWish, TerminalSize};
 use fizz::wire::{Amount, JobId, LeaseId, Secret};
 use sha2::{Digest as _, Sha256};
-use tar::{Builder, EntryType, Header};
+use tar::EntryType;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -400,30 +401,6 @@ async fn an_owner_who_lets_nobody_in_is_obeyed() {
     assert!(ended.why.unwrap().contains("the owner of this node lets nobody into running jobs"));
     let refused = world.copy_in(job, "/work", tar_of(&[("a", EntryType::Regular, "x")])).await;
     assert!(refused.unwrap_err().contains("lets nobody"));
-}
-
-fn tar_of(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
-    let mut tar = Builder::new(Vec::new());
-    for (name, kind, content) in entries {
-        let is_link = matches!(kind, EntryType::Symlink | EntryType::Link);
-        let mut header = Header::new_gnu();
-        header.set_entry_type(*kind);
-        header.set_mode(0o6755);
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_size(if is_link { 0 } else { content.len() as u64 });
-        if is_link {
-            header.as_old_mut().linkname[..content.len()].copy_from_slice(content.as_bytes());
-        }
-        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-        if kind.is_character_special() {
-            header.set_device_major(1).unwrap();
-            header.set_device_minor(3).unwrap();
-        }
-        header.set_cksum();
-        tar.append(&header, if is_link { &[][..] } else { content.as_bytes() }).unwrap();
-    }
-    tar.into_inner().unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

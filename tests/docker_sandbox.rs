@@ -5,38 +5,21 @@
 mod docker_support;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
-use docker_support::{TestImage, TestNode, docker, in_time, shell};
-use fizz::agent::journal::Journal;
-use fizz::clock::Clock;
+use docker_support::lease_bench::{LeaseBench, end};
+use docker_support::{Root, TestImage, TestNode, docker, in_time, ran, said, shell, start};
 use fizz::config::{Ceiling, RootRule, SandboxConfig};
-use fizz::job::fake::{FakePort, Received};
-use fizz::job::images::{ImagePolicy, Images, Logins};
-use fizz::job::runner::{RunnerDeps, spawn};
+use fizz::job::fake::Received;
 use fizz::runtime::docker::{DockerOptions, DockerRuntime};
-use fizz::runtime::{ContainerId, ContainerRuntime, ContainerSpec, RuntimeError};
-use fizz::wire::lease::{Assignment, Desired, LeaseEnd, LimitKind};
+use fizz::runtime::{ContainerRuntime, ContainerSpec, RuntimeError};
+use fizz::wire::lease::{LeaseEnd, LimitKind};
 use fizz::wire::logs::LogStream;
-use fizz::wire::{Generation, JobId, LeaseId};
 use futures_util::StreamExt as _;
+use serde_json::json;
 
 async fn engine() -> DockerRuntime {
     DockerRuntime::connect(None).await.unwrap()
-}
-
-/// Runs a container to its end; what it wrote to both streams.
-async fn output(runtime: &DockerRuntime, spec: &ContainerSpec) -> String {
-    let id = runtime.create(spec).await.unwrap();
-    runtime.start(&id).await.unwrap();
-    in_time(runtime.wait(&id)).await.unwrap();
-    said(runtime, &id).await
-}
-
-async fn said(runtime: &DockerRuntime, id: &ContainerId) -> String {
-    let entries: Vec<_> = in_time(runtime.logs(id, 0).map(Result::unwrap).collect()).await;
-    entries.iter().map(|entry| String::from_utf8_lossy(&entry.bytes).into_owned()).collect()
 }
 
 /// The part of an output between the line `name:` and the next blank one.
@@ -69,7 +52,7 @@ async fn a_job_is_nobody_with_no_rights_in_a_box_of_limited_size() {
     let mut spec = shell(node.node_id, &pinned, LOOK);
     spec.output_path = Some("/output".to_owned());
     spec.shm_bytes = Some(1 << 20);
-    let seen = output(&runtime, &spec).await;
+    let seen = ran(&runtime, &spec).await;
 
     let status: BTreeMap<&str, &str> = part(&seen, "status").lines().filter_map(|l| l.split_once(":\t")).collect();
     for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
@@ -151,7 +134,7 @@ async fn without_disk_nothing_but_memory_can_be_written() {
     let line = "echo x > /work/a && echo x > /tmp/b && echo in memory; echo x > /c; mkdir /d; grep ' / ' /proc/mounts";
     for root in [false, true] {
         let spec = ContainerSpec { disk_bytes: 0, root, ..shell(node.node_id, &pinned, line) };
-        let seen = output(&runtime, &spec).await;
+        let seen = ran(&runtime, &spec).await;
         assert!(seen.contains("in memory\n") && seen.matches("Read-only file system").count() == 2, "{seen}");
         assert!(seen.contains(" ro,"), "{seen}");
     }
@@ -165,7 +148,7 @@ async fn root_of_a_container_has_no_capability_and_may_be_refused() {
     let line =
         "id; grep CapEff /proc/self/status; echo x > /etc/x && echo wrote; chown 5 /etc/x; mount -t tmpfs x /mnt";
     let spec = ContainerSpec { root: true, ..shell(node.node_id, &pinned, line) };
-    let seen = output(&runtime, &spec).await;
+    let seen = ran(&runtime, &spec).await;
     assert!(seen.contains("uid=0") && seen.contains("CapEff:\t0000000000000000"), "{seen}");
     assert!(seen.contains("wrote\n"), "its own files are its own: {seen}");
     assert!(seen.contains("Operation not permitted"), "{seen}");
@@ -193,10 +176,10 @@ async fn an_images_own_user_is_used_by_name_and_number_unless_it_is_root() {
         ("nobody", "uid=65532"),
     ] {
         let image =
-            TestImage::with(&[("etc/passwd", passwd.as_bytes().to_vec())], &[], &serde_json::json!({"User": user}));
+            TestImage::of(Root::with_text().file("etc/passwd", passwd.as_bytes(), 0o644), &json!({"User": user}));
         let pinned = image.pin(&runtime).await;
         for _ in 0..2 {
-            let seen = output(&runtime, &shell(node.node_id, &pinned, "id; echo x > /work/x && echo wrote")).await;
+            let seen = ran(&runtime, &shell(node.node_id, &pinned, "id; echo x > /work/x && echo wrote")).await;
             assert!(
                 seen.replace("(app)", "").replace("(toor)", "").starts_with(who) && seen.ends_with("wrote\n"),
                 "{user}: {seen}"
@@ -213,14 +196,13 @@ async fn an_image_full_of_links_leads_nowhere() {
     let outside = target.path().to_string_lossy().into_owned();
     // The work folder is a link out of the container, the output folder is below one, /tmp and a volume are links too.
     let links = [("work", outside.as_str()), ("deep", "../../../../../.."), ("tmp", "/etc"), ("run", outside.as_str())];
-    let image = TestImage::with(&[], &links, &serde_json::json!({"Volumes": {"/vol": {}}}));
+    let root = links.iter().fold(Root::with_text(), |root, (path, target)| root.link(path, target));
+    let image = TestImage::of(root, &json!({"Volumes": {"/vol": {}}}));
     let pinned = image.pin(&runtime).await;
     let output_path = format!("/deep{outside}/out");
     let line = format!("echo x > /work/x; echo y > {output_path}/y; echo z > /vol/z && df /vol; ls -ld /work");
     let spec = ContainerSpec { output_path: Some(output_path.clone()), ..shell(node.node_id, &pinned, &line) };
-    let id = runtime.create(&spec).await.unwrap();
-    runtime.start(&id).await.unwrap();
-    in_time(runtime.wait(&id)).await.unwrap();
+    let id = start(&runtime, &spec).await;
     let seen = said(&runtime, &id).await;
     assert!(seen.contains("tmpfs") && seen.contains("drwxr-xr-x"), "{seen}");
     assert_eq!(std::fs::read_dir(target.path()).unwrap().count(), 0, "nothing was written to the host");
@@ -229,8 +211,7 @@ async fn an_image_full_of_links_leads_nowhere() {
     // What the job makes of its folder before it ends is read inside the container as well.
     let trick = format!("rm -rf {output_path}; ln -s /etc {output_path}");
     let spec = ContainerSpec { output_path: Some(output_path.clone()), ..shell(node.node_id, &pinned, &trick) };
-    let id = runtime.create(&spec).await.unwrap();
-    runtime.start(&id).await.unwrap();
+    let id = start(&runtime, &spec).await;
     in_time(runtime.wait(&id)).await.unwrap();
     let tar: Vec<u8> =
         in_time(runtime.archive(&id, &output_path).filter_map(|piece| async { piece.ok() }).collect::<Vec<_>>())
@@ -240,61 +221,25 @@ async fn an_image_full_of_links_leads_nowhere() {
     assert!(host.trim().is_empty() || !String::from_utf8_lossy(&tar).contains(host.trim()), "the host's /etc was read");
 }
 
-/// Runs a lease of one container to its end.
-async fn lease(
-    runtime: DockerRuntime,
-    image: &TestImage,
-    node: &TestNode,
-    line: &str,
-    disk_bytes: u64,
-) -> (Received, Duration) {
-    let folder = tempfile::tempdir().unwrap();
-    let (port, clock) = (FakePort::default(), Clock::system());
-    let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
-    let deps = RunnerDeps {
-        gpus: fizz::job::gpus::Gpus::default(),
-        runtime: Arc::new(runtime),
-        port: Arc::new(port.clone()),
-        images: Images::new(journal.clone(), Clock::system(), ImagePolicy::default(), Logins::default()),
-        journal,
-        clock: clock.clone(),
-        node_id: node.node_id,
-        spool_dir: folder.path().to_owned(),
-    };
-    let spec = serde_json::json!({
-        "services": [{
-            "name": "main", "image": image.name, "command": ["/bin/sh", "-c", line],
-            "resources": {"cpu_millis": 2000, "memory_bytes": 128 << 20, "disk_bytes": disk_bytes},
-        }],
-        "limits": {"price_max": 1, "duration_seconds_max": 600, "stop_grace_seconds": 300},
-    });
-    let now = clock.now();
-    let assignment = Assignment {
-        lease_id: LeaseId::generate(now),
-        job_id: JobId::generate(now),
-        generation: Generation(1),
-        desired: Desired::Run,
-        rate: 5.try_into().unwrap(),
-        spec: serde_json::from_value(spec).unwrap(),
-    };
-    let handle = spawn(deps, assignment.clone(), Vec::new());
-    in_time(port.until(assignment.lease_id, |received| !received.log.is_empty())).await;
-    let began = clock.steady();
-    in_time(handle.done).await.unwrap();
-    (port.received(assignment.lease_id), clock.steady().since(began))
-}
-
-fn end(received: &Received) -> LeaseEnd {
-    received.end().unwrap().0
+/// Runs a lease of one container to its end, and how long that took from its first word.
+async fn lease(line: &str, disk_bytes: u64) -> (Received, Duration) {
+    let bench = LeaseBench::new().await;
+    let resources = json!({"cpu_millis": 2000, "memory_bytes": 128 << 20, "disk_bytes": disk_bytes});
+    let mut lease = LeaseBench::lease_of(vec![bench.service("main", line, json!({"resources": resources}))]);
+    lease.spec.limits.stop_grace_seconds = 300;
+    let handle = bench.spawn(&lease);
+    bench.received(&lease, |received| !received.log.is_empty()).await;
+    let began = bench.deps.clock.steady();
+    let received = bench.ended(&lease, handle).await;
+    (received, bench.deps.clock.steady().since(began))
 }
 
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn a_disk_bomb_is_ended_within_seconds() {
-    let (image, node, runtime) = (TestImage::new(), TestNode::new(), engine().await);
     let line =
         "trap '' TERM; echo go; while true; do dd if=/dev/zero of=/work/$RANDOM bs=1M count=64 2>/dev/null; done";
-    let (received, took) = lease(runtime, &image, &node, line, 64 << 20).await;
+    let (received, took) = lease(line, 64 << 20).await;
     assert_eq!(end(&received), LeaseEnd::OverLimit { limit: LimitKind::DiskBytes, value: 64 << 20 });
     assert!(took < Duration::from_secs(8), "{took:?}");
     println!("a disk bomb was ended after {took:?}");
@@ -303,10 +248,9 @@ async fn a_disk_bomb_is_ended_within_seconds() {
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn an_inode_bomb_is_ended_within_seconds() {
-    let (image, node, runtime) = (TestImage::new(), TestNode::new(), engine().await);
     // Empty files, and their names are of no size either.
     let line = "echo go; i=0; while true; do i=$((i+1)); mkdir /work/$i; cd /work/$i; seq 1 1000 | xargs touch; done";
-    let (received, took) = lease(runtime, &image, &node, line, 1 << 20).await;
+    let (received, took) = lease(line, 1 << 20).await;
     assert_eq!(end(&received), LeaseEnd::OverLimit { limit: LimitKind::DiskFiles, value: 10_000 });
     assert!(took < Duration::from_secs(20), "{took:?}");
     println!("an inode bomb was ended after {took:?}");
@@ -315,9 +259,8 @@ async fn an_inode_bomb_is_ended_within_seconds() {
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn what_is_in_memory_is_bounded_by_the_memory_limit() {
-    let (image, node, runtime) = (TestImage::new(), TestNode::new(), engine().await);
     let line = "echo go; dd if=/dev/zero of=/tmp/x bs=1M count=200 2>&1; seq 1 20000 | (cd /run; xargs touch) 2>&1 | tail -n 1; exit 0";
-    let (received, _) = lease(runtime, &image, &node, line, 64 << 20).await;
+    let (received, _) = lease(line, 64 << 20).await;
     let said = String::from_utf8(received.text(LogStream::Stdout)).unwrap();
     assert_eq!(end(&received), LeaseEnd::Exited { code: 0 }, "{said}");
     assert!(said.contains("File size limit exceeded") && said.contains("No space left"), "bytes and files: {said}");

@@ -4,116 +4,27 @@
 
 mod docker_support;
 
-use std::sync::Arc;
-
-use docker_support::{TestImage, TestNode, docker, in_time};
-use fizz::agent::journal::Journal;
-use fizz::clock::Clock;
-use fizz::job::fake::{FakePort, Received};
-use fizz::job::images::{ImagePolicy, Images, Logins};
-use fizz::job::runner::{LeaseHandle, RunnerDeps, spawn};
-use fizz::runtime::ContainerRuntime;
-use fizz::runtime::docker::DockerRuntime;
-use fizz::wire::lease::{Assignment, Desired, LeaseChange, LeaseEnd};
+use docker_support::lease_bench::{LeaseBench, end};
+use docker_support::{docker, in_time};
+use fizz::job::fake::Received;
+use fizz::wire::lease::{LeaseChange, LeaseEnd};
 use fizz::wire::logs::LogStream;
-use fizz::wire::{Generation, JobId, LeaseId};
-use serde_json::{Value, json};
-use tempfile::TempDir;
+use serde_json::json;
 
-struct Bench {
-    port: FakePort,
-    deps: RunnerDeps,
-    engine: Arc<DockerRuntime>,
-    // Its containers go before their image.
-    _node: TestNode,
-    image: TestImage,
-    _folder: TempDir,
-}
-
-impl Bench {
-    async fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let node = TestNode::new();
-        let engine = Arc::new(DockerRuntime::connect(None).await.unwrap());
-        let port = FakePort::default();
-        let journal = Journal::open(&folder.path().join("state.sqlite")).await.unwrap();
-        let deps = RunnerDeps {
-            runtime: engine.clone(),
-            port: Arc::new(port.clone()),
-            images: Images::new(journal.clone(), Clock::system(), ImagePolicy::default(), Logins::default()),
-            journal,
-            clock: Clock::system(),
-            node_id: node.node_id,
-            gpus: fizz::job::gpus::Gpus::default(),
-            spool_dir: folder.path().to_owned(),
-        };
-        Self { port, deps, engine, _node: node, image: TestImage::new(), _folder: folder }
-    }
-
-    /// A service with everything it needs; `more` is put on top.
-    fn service(&self, name: &str, line: &str, more: Value) -> Value {
-        let mut service = json!({
-            "name": name, "image": self.image.name, "command": ["/bin/sh", "-c", line],
-            "resources": {"cpu_millis": 500, "memory_bytes": 32 << 20, "disk_bytes": 16 << 20},
-        });
-        service.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
-        service
-    }
-
-    fn lease(services: Vec<Value>) -> Assignment {
-        let now = Clock::system().now();
-        let spec = json!({
-            "services": services,
-            "limits": {"price_max": 1, "duration_seconds_max": 600, "stop_grace_seconds": 1},
-        });
-        Assignment {
-            lease_id: LeaseId::generate(now),
-            job_id: JobId::generate(now),
-            generation: Generation(1),
-            desired: Desired::Run,
-            rate: 5.try_into().unwrap(),
-            spec: serde_json::from_value(spec).unwrap(),
-        }
-    }
-
-    /// The address of a container of the owner's that answers whoever reaches it, shown by another one of the owner's.
-    fn reachable_neighbour(&self) -> String {
-        let (label, image) = (format!("io.fizz.node={}", self.deps.node_id), self.image.name.as_str());
-        let serve = "while :; do echo out | nc -l -p 8080; done";
-        let id = docker(&["run", "-d", "--label", &label, image, "/bin/sh", "-c", serve]);
-        let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
-        let address = docker(&["inspect", "--format", format, id.trim()]).trim().to_owned();
-        let ask = format!("i=0; until {}; do i=$((i+1)); [ $i -lt 50 ] || exit 1; sleep 0.1; done", fetch(&address));
-        let answer = docker(&["run", "--rm", "--label", &label, image, "/bin/sh", "-c", &ask]);
-        assert_eq!(answer.trim(), "out", "the control reaches it");
-        address
-    }
-
-    fn spawn(&self, lease: &Assignment) -> LeaseHandle {
-        spawn(self.deps.clone(), lease.clone(), Vec::new())
-    }
-
-    async fn ended(&self, lease: &Assignment, handle: LeaseHandle) -> Received {
-        in_time(handle.done).await.unwrap();
-        assert_eq!(self.port.refused(), Vec::<String>::new());
-        let left = self.engine.list(self.deps.node_id).await.unwrap();
-        assert!(left.is_empty(), "every container is removed at the end: {left:?}");
-        let left = self.engine.networks(self.deps.node_id).await.unwrap();
-        assert!(left.is_empty(), "and the network: {left:?}");
-        self.port.received(lease.lease_id)
-    }
-
-    async fn run(&self, lease: &Assignment) -> Received {
-        self.ended(lease, self.spawn(lease)).await
-    }
+/// The address of a container of the owner's that answers whoever reaches it, shown by another one of the owner's.
+fn reachable_neighbour(bench: &LeaseBench) -> String {
+    let (label, image) = (format!("io.fizz.node={}", bench.deps.node_id), bench.image.name.as_str());
+    let id = docker(&["run", "-d", "--label", &label, image, "/bin/sh", "-c", "exec nc -ll -p 8080 -e echo out"]);
+    let format = "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}";
+    let address = docker(&["inspect", "--format", format, &id]);
+    let ask = format!("i=0; until {}; do i=$((i+1)); [ $i -lt 50 ] || exit 1; sleep 0.1; done", fetch(&address));
+    let answer = docker(&["run", "--rm", "--label", &label, image, "/bin/sh", "-c", &ask]);
+    assert_eq!(answer.trim(), "out", "the control reaches it");
+    address
 }
 
 fn fetch(address: &str) -> String {
     format!("nc -w 2 {address} 8080 < /dev/null")
-}
-
-fn end(received: &Received) -> LeaseEnd {
-    received.end().unwrap().0
 }
 
 fn text(received: &Received, stream: LogStream) -> String {
@@ -138,10 +49,10 @@ fn restarts(received: &Received) -> Vec<(String, i32, u32)> {
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn a_job_that_fails_is_started_again_with_its_files_and_its_log_is_whole() {
-    let bench = Bench::new().await;
+    let bench = LeaseBench::new().await;
     let line = "echo try >> /work/tries; n=$(wc -l < /work/tries); echo out $n; echo err $n >&2; exit $n";
     let policy = json!({"restart": {"when": "on_failure", "times_max": 2}});
-    let received = bench.run(&Bench::lease(vec![bench.service("main", line, policy)])).await;
+    let received = bench.run(&LeaseBench::lease_of(vec![bench.service("main", line, policy)])).await;
     assert_eq!(end(&received), LeaseEnd::Exited { code: 3 });
     assert_eq!(text(&received, LogStream::Stdout), "out 1\nout 2\nout 3\n");
     assert_eq!(text(&received, LogStream::Stderr), "err 1\nerr 2\nerr 3\n");
@@ -151,9 +62,9 @@ async fn a_job_that_fails_is_started_again_with_its_files_and_its_log_is_whole()
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn an_agent_killed_while_a_job_waits_to_be_started_again_starts_it_once_more() {
-    let bench = Bench::new().await;
+    let bench = LeaseBench::new().await;
     let line = "echo try >> /work/tries; n=$(wc -l < /work/tries); echo $n; [ $n = 3 ]";
-    let lease = Bench::lease(vec![bench.service("main", line, json!({"restart": {"when": "on_failure"}}))]);
+    let lease = LeaseBench::lease_of(vec![bench.service("main", line, json!({"restart": {"when": "on_failure"}}))]);
     let mut handle = bench.spawn(&lease);
     for times in 1..=2 {
         in_time(bench.port.until(lease.lease_id, |received| restarts(received).len() >= times)).await;
@@ -169,37 +80,37 @@ async fn an_agent_killed_while_a_job_waits_to_be_started_again_starts_it_once_mo
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn a_signal_is_told_as_such() {
-    let bench = Bench::new().await;
-    let received = bench.run(&Bench::lease(vec![bench.service("main", "kill -SEGV $$", json!({}))])).await;
+    let bench = LeaseBench::new().await;
+    let received = bench.run(&LeaseBench::lease_of(vec![bench.service("main", "kill -SEGV $$", json!({}))])).await;
     assert_eq!(end(&received), LeaseEnd::Signalled { signal: 11 });
 }
 
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn a_job_whose_check_fails_is_ended_as_unhealthy_with_what_the_check_said() {
-    let bench = Bench::new().await;
+    let bench = LeaseBench::new().await;
     let check = |line: &str| {
         let test = json!({"kind": "exec", "command": ["/bin/sh", "-c", line]});
         json!({"health": {"test": test, "interval_seconds": 1, "timeout_seconds": 2, "retries": 2}})
     };
     let sick = bench.service("main", "echo up; sleep 1000", check("echo no disk left; exit 1"));
-    let received = bench.run(&Bench::lease(vec![sick])).await;
+    let received = bench.run(&LeaseBench::lease_of(vec![sick])).await;
     let LeaseEnd::Unhealthy { detail } = end(&received) else { panic!("{:?}", received.end()) };
     assert!(detail.contains("exit code 1") && detail.contains("no disk left"), "{detail}");
     let well = bench.service("main", "sleep 3; exit 7", check("true"));
-    assert_eq!(end(&bench.run(&Bench::lease(vec![well])).await), LeaseEnd::Exited { code: 7 });
+    assert_eq!(end(&bench.run(&LeaseBench::lease_of(vec![well])).await), LeaseEnd::Exited { code: 7 });
 }
 
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn services_find_each_other_by_name_start_in_order_and_reach_nothing_else() {
-    let bench = Bench::new().await;
+    let bench = LeaseBench::new().await;
     let db = "echo serving; mkdir /work/www; echo answer > /work/www/x; sleep 1; exec httpd -f -p 8080 -h /work/www";
     let test = json!({"kind": "http", "port": 8080, "path": "/x"});
     let health = json!({"test": test, "interval_seconds": 1, "retries": 30});
-    let reach = fetch(&bench.reachable_neighbour());
+    let reach = fetch(&reachable_neighbour(&bench));
     let main = format!("wget -q -O - http://db:8080/x; echo exit $?; {reach}; echo exit $?; exit 5");
-    let lease = Bench::lease(vec![
+    let lease = LeaseBench::lease_of(vec![
         bench.service("main", &main, json!({"depends_on": ["db"]})),
         bench.service("db", db, json!({"health": health})),
     ]);
@@ -213,8 +124,8 @@ async fn services_find_each_other_by_name_start_in_order_and_reach_nothing_else(
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn a_companion_that_fails_past_its_restarts_ends_the_job_and_is_named() {
-    let bench = Bench::new().await;
-    let lease = Bench::lease(vec![
+    let bench = LeaseBench::new().await;
+    let lease = LeaseBench::lease_of(vec![
         bench.service("main", "trap 'echo bye; exit 0' TERM; echo up; while :; do sleep 0.1; done", json!({})),
         bench.service("db", "echo try; exit 9", json!({"restart": {"when": "on_failure", "times_max": 1}})),
     ]);
@@ -228,13 +139,13 @@ async fn a_companion_that_fails_past_its_restarts_ends_the_job_and_is_named() {
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn an_agent_killed_in_a_job_of_two_services_adopts_both_and_loses_no_byte_of_either_log() {
-    let bench = Bench::new().await;
+    let bench = LeaseBench::new().await;
     let count = |word: &str, last: &str| {
         format!(
             "i=0; while [ $i -lt 600 ]; do echo {word} $i; i=$((i+1)); [ $((i%20)) = 0 ] && sleep 0.1; done; {last}"
         )
     };
-    let lease = Bench::lease(vec![
+    let lease = LeaseBench::lease_of(vec![
         bench.service("main", &count("main", "sleep 1; exit 4"), json!({})),
         bench.service("db", &count("db", "sleep 1000"), json!({})),
     ]);

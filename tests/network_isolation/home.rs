@@ -10,13 +10,11 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{Ipv4Addr, TcpListener, TcpStream, UdpSocket};
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, Output};
 use std::time::Duration;
 
-use fizz::config::Ceiling;
-use fizz::runtime::docker::{DockerOptions, DockerRuntime};
-
-use super::docker_support::{docker_output, wait_for};
+use super::docker_support::own_engine::OwnEngine;
+use super::docker_support::wait_for;
 
 /// Set for the inner run of a test.
 const INNER: &str = "FIZZ_TEST_ALONE";
@@ -53,6 +51,7 @@ pub(crate) fn rebound(address: Ipv4Addr) -> String {
 /// Runs the test called `name` again, in a network namespace of its own. `false` in that inner run: go on with the body.
 pub(crate) fn alone(name: &str) -> bool {
     if std::env::var_os(INNER).is_some() {
+        std::fs::write(folder().join("begun"), "").unwrap();
         return false;
     }
     let folder = tempfile::tempdir().unwrap();
@@ -66,6 +65,7 @@ pub(crate) fn alone(name: &str) -> bool {
         .status()
         .unwrap();
     assert!(status.success(), "{name} failed in its own namespace; see above");
+    assert!(folder.path().join("begun").exists(), "no test is called {name}");
     true
 }
 
@@ -73,15 +73,21 @@ fn folder() -> std::path::PathBuf {
     std::env::var_os(INNER).unwrap().into()
 }
 
-fn sh(line: &str) {
-    let output = Command::new("sh").args(["-ec", line]).output().unwrap();
+/// Runs a command of this machine, whatever comes of it.
+pub(crate) fn command(program: &str, args: &[&str]) -> Output {
+    Command::new(program).args(args).output().unwrap()
+}
+
+/// Runs a shell line of this machine, which must succeed.
+pub(crate) fn sh(line: &str) {
+    let output = command("sh", &["-ec", line]);
     assert!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// The home, with its engine; gone when dropped.
 pub(crate) struct Home {
     outside: Child,
-    engine: Child,
+    engine: OwnEngine,
 }
 
 impl Home {
@@ -110,7 +116,7 @@ impl Home {
         Self::serve(pid);
         std::thread::spawn(|| greet(TcpListener::bind(("::", SIX_PORT)).unwrap()));
         std::thread::spawn(|| greet(TcpListener::bind(("0.0.0.0", HOST_PORT)).unwrap()));
-        Self { outside, engine: engine() }
+        Self { outside, engine: OwnEngine::start_in_this_network(&folder()) }
     }
 
     /// Everything that listens outside: a thread in that namespace opens the sockets.
@@ -136,58 +142,25 @@ impl Home {
         });
     }
 
-    /// The engine as an agent with this ceiling has it.
-    pub(crate) async fn runtime(&self, change: impl FnOnce(&mut Ceiling)) -> DockerRuntime {
-        let mut ceiling = Ceiling::default();
-        ceiling.network.resolvers = vec![RESOLVER];
-        change(&mut ceiling);
-        DockerRuntime::open(DockerOptions { ceiling, ..DockerOptions::default() }).await.unwrap()
-    }
-
     /// Runs a command in the namespace outside.
-    pub(crate) fn call_from_outside(&self, args: &[&str]) -> std::process::Output {
+    pub(crate) fn call_from_outside(&self, args: &[&str]) -> Output {
         let namespace = format!("--net=/proc/{}/ns/net", self.outside.id());
         Command::new("nsenter").arg(namespace).args(args).output().unwrap()
     }
 
     /// Stops the engine and starts it again.
     pub(crate) fn restart_engine(&mut self) {
-        stop(&mut self.engine);
-        let _ = std::fs::remove_file(folder().join("pid"));
-        self.engine = engine();
+        self.engine.down("-TERM");
+        self.engine.up();
     }
 }
 
 impl Drop for Home {
     fn drop(&mut self) {
-        stop(&mut self.engine);
+        // Whatever uses its engine is gone by now.
         let _ = self.outside.kill();
         let _ = self.outside.wait();
     }
-}
-
-fn stop(child: &mut Child) {
-    let _ = Command::new("kill").arg(child.id().to_string()).status();
-    let _ = child.wait();
-}
-
-fn engine() -> Child {
-    let folder = folder();
-    let child = Command::new("dockerd")
-        .arg("-H")
-        .arg(format!("unix://{}", folder.join("docker.sock").display()))
-        .arg("--data-root")
-        .arg(folder.join("data"))
-        .arg("--exec-root")
-        .arg(folder.join("exec"))
-        .arg("--pidfile")
-        .arg(folder.join("pid"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
-    wait_for("the engine", || docker_output(&["version"]).status.success());
-    child
 }
 
 fn greet(listener: TcpListener) {

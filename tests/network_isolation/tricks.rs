@@ -2,24 +2,13 @@
 
 use std::net::Ipv4Addr;
 
-use fizz::clock::Clock;
+use fizz::runtime::ContainerSpec;
 use fizz::runtime::firewall::Verdict;
-use fizz::runtime::network::{ContainerNetwork, LeaseNetworkSpec};
-use fizz::runtime::{ContainerRuntime as _, ContainerSpec};
-use fizz::wire::NodeId;
 use fizz::wire::job::Reach;
 
-use super::docker_support::{TestImage, docker, shell};
-use super::home::{HOST_PORT, Home, INTERNET, PORT, RESOLVER, SIX_PORT, alone, rebound};
-use super::reach::{job, opened, output};
-
-/// A shell line that tries all of these at once and says `NAME open` of those that greet.
-fn greetings(targets: &[(&str, String, u16)]) -> String {
-    let each = targets.iter().map(|(name, address, port)| {
-        format!("( busybox nc -w 2 {address} {port} </dev/null 2>/dev/null | grep -q hello && echo {name} open ) & ")
-    });
-    format!("{}wait", each.collect::<String>())
-}
+use super::docker_support::{docker, said, shell};
+use super::home::{HOST_PORT, INTERNET, PORT, RESOLVER, SIX_PORT, alone, rebound};
+use super::scene::{Scene, greetings, opened};
 
 /// Waits until the kernel has made sure that nobody else has the container's IPv6 address.
 const SETTLED: &str =
@@ -42,11 +31,7 @@ async fn a_name_that_leads_home_leads_nowhere() {
     if alone("tricks::a_name_that_leads_home_leads_nowhere") {
         return;
     }
-    let home = Home::new();
-    let image = TestImage::new();
-    let node_id = NodeId::generate(Clock::system().now());
-    let runtime = home.runtime(|_| {}).await;
-    let pinned = image.pin(&runtime).await;
+    let scene = Scene::set().await;
     let mut targets: Vec<(&str, String, u16)> = [
         ("rebound-router", [192, 168, 77, 1], PORT),
         ("rebound-neighbour", [192, 168, 77, 50], PORT),
@@ -61,14 +46,11 @@ async fn a_name_that_leads_home_leads_nowhere() {
     // The one that may be reached shows that such names are found at all.
     targets.push(("internet", rebound(INTERNET), PORT));
     let line = greetings(&targets);
-    let (_, _, id) = job(&runtime, node_id, &pinned, Reach::Internet, &line).await;
-    let said = output(&runtime, &id).await;
+    let said = scene.said(Reach::Internet, &line).await;
     let mut inside = opened(&said);
     assert!(inside.contains(&"internet"), "{inside:?}");
     inside.retain(|name| *name != "internet");
-    docker(&["network", "create", "control"]);
-    let resolver = RESOLVER.to_string();
-    let control = docker(&["run", "--rm", "--network", "control", "--dns", &resolver, &image.name, "sh", "-c", &line]);
+    let control = scene.control(&["--dns", &RESOLVER.to_string()], &line);
     judge(&names, &inside, &opened(&control));
 }
 
@@ -78,12 +60,8 @@ async fn the_home_is_not_found_over_ipv6_even_from_a_bridge_that_has_it() {
     if alone("tricks::the_home_is_not_found_over_ipv6_even_from_a_bridge_that_has_it") {
         return;
     }
-    let home = Home::new();
-    let image = TestImage::new();
-    let node_id = NodeId::generate(Clock::system().now());
-    let runtime = home.runtime(|_| {}).await;
-    assert_eq!(runtime.network_verdict(node_id, Reach::Internet).await, Verdict::Isolated);
-    let pinned = image.pin(&runtime).await;
+    let scene = Scene::set().await;
+    assert_eq!(scene.verdict(Reach::Internet).await, Verdict::Isolated);
     let targets: Vec<(&str, String, u16)> = [
         ("six-neighbour", "fd77::50"),
         ("six-neighbour-global", "2a01:77::50"),
@@ -99,8 +77,7 @@ async fn the_home_is_not_found_over_ipv6_even_from_a_bridge_that_has_it() {
         .map(|name| (name, name.replace("six-scan-", "fd77::"), SIX_PORT))
         .into();
     let line = greetings(&[targets, scan].concat());
-    let (_, _, id) = job(&runtime, node_id, &pinned, Reach::Internet, &line).await;
-    assert_eq!(opened(&output(&runtime, &id).await), [""; 0]);
+    assert_eq!(opened(&scene.said(Reach::Internet, &line).await), [""; 0]);
     // A bridge has its address at once, without first asking whether somebody else has it.
     for scope in ["all", "default"] {
         std::fs::write(format!("/proc/sys/net/ipv6/conf/{scope}/accept_dad"), "0").unwrap();
@@ -109,7 +86,7 @@ async fn the_home_is_not_found_over_ipv6_even_from_a_bridge_that_has_it() {
     let on = |bridge: &str, subnet: &str| {
         let name = format!("com.docker.network.bridge.name={bridge}");
         docker(&["network", "create", "--ipv6", "--subnet", subnet, "-o", &name, bridge]);
-        docker(&["run", "--rm", "--network", bridge, &image.name, "sh", "-c", &format!("{SETTLED}; {line}")])
+        docker(&["run", "--rm", "--network", bridge, &scene.image.name, "sh", "-c", &format!("{SETTLED}; {line}")])
     };
     let inside = on("fz-six", "fd88:1::/64");
     let without = on("fizzctl6", "fd88:2::/64");
@@ -123,11 +100,7 @@ async fn packets_made_by_hand_and_addresses_of_others_are_not_for_jobs() {
     if alone("tricks::packets_made_by_hand_and_addresses_of_others_are_not_for_jobs") {
         return;
     }
-    let home = Home::new();
-    let image = TestImage::new();
-    let node_id = NodeId::generate(Clock::system().now());
-    let runtime = home.runtime(|_| {}).await;
-    let pinned = image.pin(&runtime).await;
+    let scene = Scene::set().await;
     let tries = [
         ("arp-question", "busybox arping -c 1 -w 2 -I eth0 $gateway"),
         ("arp-spoof", "busybox arping -U -c 1 -w 2 -I eth0 -s $own $gateway"),
@@ -148,19 +121,11 @@ async fn packets_made_by_hand_and_addresses_of_others_are_not_for_jobs() {
     );
     let mut inside = String::new();
     for root in [false, true] {
-        let mut spec = ContainerSpec { root, ..shell(node_id, &pinned, &line) };
-        let (lease_id, reach) = (spec.lease_id, Reach::Internet);
-        let wanted = LeaseNetworkSpec { node_id, lease_id, generation: 1, reach, domains: Vec::new() };
-        let network = runtime.ensure_network(&wanted).await.unwrap();
-        spec.network = ContainerNetwork::Lease { network: network.id, aliases: Vec::new() };
-        let id = runtime.create(&spec).await.unwrap();
-        runtime.start(&id).await.unwrap();
-        let said = output(&runtime, &id).await;
+        let spec = ContainerSpec { root, ..shell(scene.node_id, &scene.pinned, &line) };
+        let said = said(&scene.runtime, &scene.start(spec, Reach::Internet, &[]).await.id).await;
         assert!(said.contains("ready"), "{said}");
         inside.push_str(&said);
     }
-    docker(&["network", "create", "control"]);
-    let caps = ["--cap-add=NET_ADMIN", "--cap-add=NET_RAW", "--network=control"];
-    let control = docker(&[&["run", "--rm"], &caps[..], &[&image.name, "sh", "-c", &line]].concat());
+    let control = scene.control(&["--cap-add=NET_ADMIN", "--cap-add=NET_RAW"], &line);
     judge(&names, &opened(&inside), &opened(&control));
 }

@@ -1,20 +1,14 @@
 //! That the rules come, stay, come back and go; and that nothing is lent where they cannot be shown to hold.
 
-use std::process::{Command, Output};
-
 use fizz::clock::Clock;
 use fizz::runtime::firewall::{Verdict, nft};
 use fizz::runtime::{ContainerRuntime as _, RuntimeError};
-use fizz::wire::NodeId;
+use fizz::wire::LeaseId;
 use fizz::wire::job::Reach;
 
-use super::docker_support::{TestImage, docker};
-use super::home::{Home, alone};
-use super::reach::{job, output};
-
-fn command(program: &str, args: &[&str]) -> Output {
-    Command::new(program).args(args).output().unwrap()
-}
+use super::docker_support::docker;
+use super::home::{Home, alone, command};
+use super::scene::Scene;
 
 #[tokio::test]
 #[ignore = "needs a Docker engine, nftables and root"]
@@ -22,29 +16,27 @@ async fn rules_outlive_other_firewalls_and_engines_and_come_back_when_taken_away
     if alone("upkeep::rules_outlive_other_firewalls_and_engines_and_come_back_when_taken_away") {
         return;
     }
-    let mut home = Home::new();
-    let node_id = NodeId::generate(Clock::system().now());
-    let runtime = home.runtime(|_| {}).await;
+    let mut scene = Scene::set().await;
     docker(&["network", "create", "other"]);
     assert_eq!(nft::listing().await.unwrap(), None, "nothing is set before it is needed");
-    assert_eq!(runtime.network_verdict(node_id, Reach::Internet).await, Verdict::Isolated);
+    assert_eq!(scene.verdict(Reach::Internet).await, Verdict::Isolated);
     let rules = nft::listing().await.unwrap().expect("set");
     // What other programs do to firewalls.
     docker(&["network", "create", "passing"]);
     docker(&["network", "rm", "passing"]);
     assert!(command("iptables", &["-F"]).status.success());
-    home.restart_engine();
+    scene.home.restart_engine();
     assert_eq!(nft::listing().await.unwrap().as_ref(), Some(&rules));
     // What takes them away or changes them.
     for attack in ["delete table inet fizz", "flush chain inet fizz leaving"] {
         assert!(command("nft", &attack.split(' ').collect::<Vec<_>>()).status.success(), "{attack}");
         assert_ne!(nft::listing().await.unwrap().as_ref(), Some(&rules));
-        assert_eq!(runtime.network_verdict(node_id, Reach::Internet).await, Verdict::Isolated, "{attack}");
+        assert_eq!(scene.verdict(Reach::Internet).await, Verdict::Isolated, "{attack}");
         assert_eq!(nft::listing().await.unwrap().as_ref(), Some(&rules), "{attack}");
     }
     // A new wire in the home.
     assert!(command("ip", &["addr", "add", "5.9.0.2/24", "dev", "lan0"]).status.success());
-    assert_eq!(runtime.network_verdict(node_id, Reach::Internet).await, Verdict::Isolated);
+    assert_eq!(scene.verdict(Reach::Internet).await, Verdict::Isolated);
     assert!(nft::listing().await.unwrap().unwrap().contains("ip daddr 5.9.0.0/24 drop"));
     // Nothing of the probes is left, and what others have was not touched.
     assert_eq!(docker(&["ps", "-aq", "--filter", "label=io.fizz.probe"]), "");
@@ -58,16 +50,13 @@ async fn the_rules_go_with_the_agent_unless_a_job_has_a_network() {
     if alone("upkeep::the_rules_go_with_the_agent_unless_a_job_has_a_network") {
         return;
     }
-    let home = Home::new();
-    let image = TestImage::new();
-    let node_id = NodeId::generate(Clock::system().now());
-    let runtime = home.runtime(|_| {}).await;
-    let pinned = image.pin(&runtime).await;
-    let (network, _, id) = job(&runtime, node_id, &pinned, Reach::Internet, "sleep 1000").await;
+    let scene = Scene::set().await;
+    let job = scene.job(Reach::Internet, "sleep 1000").await;
+    let runtime = &scene.runtime;
     runtime.withdraw().await;
     assert!(nft::listing().await.unwrap().is_some(), "a job is left running for the next start");
-    runtime.remove(&id).await.unwrap();
-    runtime.remove_network(&network.id).await.unwrap();
+    runtime.remove(&job.id).await.unwrap();
+    runtime.remove_network(&job.network.id).await.unwrap();
     runtime.withdraw().await;
     assert_eq!(nft::listing().await.unwrap(), None);
 }
@@ -121,23 +110,12 @@ async fn jobs_with_a_network_are_refused_where_the_owner_or_this_version_cannot_
     if alone("upkeep::jobs_with_a_network_are_refused_where_the_owner_or_this_version_cannot_keep_them_in") {
         return;
     }
-    let home = Home::new();
-    let image = TestImage::new();
-    let node_id = NodeId::generate(Clock::system().now());
-    let runtime = home.runtime(|ceiling| ceiling.network.internet = false).await;
-    let refused = runtime.network_verdict(node_id, Reach::Internet).await;
+    let scene = Scene::with(|ceiling| ceiling.network.internet = false).await;
+    let refused = scene.verdict(Reach::Internet).await;
     assert!(matches!(refused, Verdict::NotShown { why } if why.contains("internet = false")));
-    let wanted = fizz::runtime::network::LeaseNetworkSpec {
-        node_id,
-        lease_id: fizz::wire::LeaseId::generate(Clock::system().now()),
-        generation: 1,
-        reach: Reach::Internet,
-        domains: Vec::new(),
-    };
-    let refused = runtime.ensure_network(&wanted).await;
+    let wanted = scene.network_spec(LeaseId::generate(Clock::system().now()), Reach::Internet);
+    let refused = scene.runtime.ensure_network(&wanted).await;
     assert!(matches!(refused, Err(RuntimeError::IsolationNotShown { .. })), "{refused:?}");
     // Containers of one job may still find each other.
-    let pinned = image.pin(&runtime).await;
-    let (_, _, id) = job(&runtime, node_id, &pinned, Reach::None, "echo here").await;
-    assert_eq!(output(&runtime, &id).await, "here\n");
+    assert_eq!(scene.said(Reach::None, "echo here").await, "here\n");
 }

@@ -12,10 +12,9 @@ mod stage;
 
 use std::collections::BTreeMap;
 
-use docker_support::{TestNode, docker, docker_output, in_time, spec};
+use docker_support::{TestNode, docker, docker_output, in_time, ran, spec, start};
 use fizz::runtime::docker::DockerRuntime;
 use fizz::runtime::{ContainerRuntime, ContainerSpec};
-use futures_util::StreamExt as _;
 use stage::Stage;
 
 /// Attempts that must be shown to work without the sandbox.
@@ -33,27 +32,19 @@ fn outcomes(said: &str) -> Outcomes {
     told.map(|(name, how)| (name.to_owned(), how == "went")).collect()
 }
 
-async fn as_a_job(runtime: &DockerRuntime, spec: &ContainerSpec) -> String {
-    let id = runtime.create(spec).await.unwrap();
-    runtime.start(&id).await.unwrap();
-    in_time(runtime.wait(&id)).await.unwrap();
-    let entries: Vec<_> = in_time(runtime.logs(&id, 0).map(Result::unwrap).collect()).await;
-    entries.iter().map(|entry| String::from_utf8_lossy(&entry.bytes).into_owned()).collect()
-}
-
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn every_attempt_to_get_out_fails_in_the_sandbox_and_works_without_it() {
     let stage = Stage::set();
     let runtime = DockerRuntime::connect(None).await.unwrap();
     let node = TestNode::new();
-    let pinned = runtime.ensure_image(&stage.image, tokio::sync::mpsc::channel(1).0).await.unwrap();
+    let pinned = stage.image.pin(&runtime).await;
     let words = stage.prober();
     let mut job = spec(node.node_id, &pinned, &words.iter().map(String::as_str).collect::<Vec<_>>());
     job.shm_bytes = Some(16 << 20);
-    let nobody = outcomes(&as_a_job(&runtime, &job).await);
+    let nobody = outcomes(&ran(&runtime, &job).await);
     let lease_id = spec(node.node_id, &pinned, &[]).lease_id;
-    let root = outcomes(&as_a_job(&runtime, &ContainerSpec { root: true, lease_id, ..job }).await);
+    let root = outcomes(&ran(&runtime, &ContainerSpec { root: true, lease_id, ..job }).await);
     let loose = outcomes(&stage.without_the_sandbox());
 
     let mut shown = 0;
@@ -97,14 +88,13 @@ async fn a_log_bomb_fills_no_disk_in_the_sandbox_and_does_without_it() {
     let stage = Stage::set();
     let runtime = DockerRuntime::connect(None).await.unwrap();
     let node = TestNode::new();
-    let pinned = runtime.ensure_image(&stage.image, tokio::sync::mpsc::channel(1).0).await.unwrap();
+    let pinned = stage.image.pin(&runtime).await;
     let job = spec(node.node_id, &pinned, &["/bin/sh", "-c", LINE]);
-    let id = runtime.create(&job).await.unwrap();
-    runtime.start(&id).await.unwrap();
+    let id = start(&runtime, &job).await;
     in_time(runtime.wait(&id)).await.unwrap();
     let in_the_sandbox = kept(&id.0);
 
-    let plain = docker(&["run", "-d", "--network", "none", &stage.image, "/bin/sh", "-c", LINE]);
+    let plain = docker(&["run", "-d", "--network", "none", &stage.image.name, "/bin/sh", "-c", LINE]);
     docker(&["wait", &plain]);
     let without = kept(&plain);
     docker_output(&["rm", "-f", &plain]);

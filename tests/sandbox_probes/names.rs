@@ -19,11 +19,12 @@ use fizz::wire::account::{AccountCreated, JoinTokenCreated, NewAccount, NewJoinT
 use fizz::wire::job::{JobState, JobView};
 use fizz::wire::{Amount, JobId};
 use serde_json::{Value, json};
-use tar::{Builder, EntryType, Header};
+use tar::EntryType;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::docker_support::raw_tar::tar_of;
 use super::docker_support::{TestImage, docker, docker_output, in_time};
 
 /// Prints a line per attempt and fails at the end if one went in the sandbox or not in its control.
@@ -47,32 +48,6 @@ impl Table {
         println!("{} {what} shown to work without the sandbox, {} went in it", self.shown, self.bad.len());
         assert_eq!(self.bad, [""; 0]);
     }
-}
-
-/// Written as given, without the checks that honest programs make.
-fn tar_of(entries: &[(&str, EntryType, &str)]) -> Vec<u8> {
-    let mut tar = Builder::new(Vec::new());
-    for (name, kind, content) in entries {
-        let is_link = matches!(kind, EntryType::Symlink | EntryType::Link);
-        let mut header = Header::new_gnu();
-        header.set_entry_type(*kind);
-        header.set_mode(if kind.is_dir() { 0o755 } else { 0o4755 });
-        header.set_uid(0);
-        header.set_gid(0);
-        header.set_mtime(1);
-        header.set_size(if is_link { 0 } else { content.len() as u64 });
-        if is_link {
-            header.as_old_mut().linkname[..content.len()].copy_from_slice(content.as_bytes());
-        }
-        header.as_old_mut().name[..name.len()].copy_from_slice(name.as_bytes());
-        if kind.is_character_special() {
-            header.set_device_major(1).unwrap();
-            header.set_device_minor(3).unwrap();
-        }
-        header.set_cksum();
-        tar.append(&header, if is_link { &[][..] } else { content.as_bytes() }).unwrap();
-    }
-    tar.into_inner().unwrap()
 }
 
 /// A folder to unpack into with a secret and a victim beside it.

@@ -1,14 +1,10 @@
 //! What the attempts need around them: an image with the prober and something to steal in it, a process and a listener outside.
 
-use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use fizz::clock::Clock;
-use fizz::wire::LeaseId;
-
-use super::docker_support::{APPLETS, docker, docker_output};
+use super::docker_support::{Root, TestImage, docker};
 
 /// Capabilities by their number.
 const CAPABILITIES: &[&str] = &[
@@ -55,7 +51,7 @@ const CAPABILITIES: &[&str] = &[
 /// Removed when dropped.
 pub(crate) struct Stage {
     /// An image that its owner lends.
-    pub(crate) image: String,
+    pub(crate) image: TestImage,
     outside: Child,
     listener: TcpListener,
     gateway: String,
@@ -69,8 +65,7 @@ impl Stage {
         // Without optimisation: what fills memory for nothing would be left out.
         let built = Command::new("cc").args(["-static", "-O0", "-w", "-o"]).arg(&prober).arg(&source).status().unwrap();
         assert!(built.success(), "the prober could not be built");
-        let image = format!("fizz-test-{}:probes", LeaseId::generate(Clock::system().now()));
-        import(&image, &archive(&std::fs::read(&prober).unwrap()));
+        let image = TestImage::of(files(&std::fs::read(&prober).unwrap()), &serde_json::json!({}));
         let outside = Command::new("sleep").arg("600").stdout(Stdio::null()).spawn().unwrap();
         let gateway = docker(&["network", "inspect", "bridge", "-f", "{{(index .IPAM.Config 0).Gateway}}"]);
         let listener = TcpListener::bind("0.0.0.0:0").unwrap();
@@ -100,7 +95,7 @@ impl Stage {
             "--security-opt=systempaths=unconfined",
             "--volume=/var/run/docker.sock:/var/run/docker.sock",
             "--volume=/sys/fs/cgroup:/sys/fs/cgroup",
-            &self.image,
+            &self.image.name,
         ] {
             words.push(option.to_owned());
         }
@@ -113,49 +108,16 @@ impl Drop for Stage {
     fn drop(&mut self) {
         let _ = self.outside.kill();
         let _ = self.outside.wait();
-        docker_output(&["rmi", "-f", &self.image]);
     }
-}
-
-fn import(name: &str, archive: &[u8]) {
-    let mut child = Command::new("docker")
-        .args(["import", "--change", "LABEL io.fizz.shared=true", "--change", "ENV PATH=/bin", "-", name])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::null())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(archive).unwrap();
-    assert!(child.wait().unwrap().success(), "docker import");
 }
 
 /// A busybox, the prober, a program with the set-user-id bit, and a file that only root may read.
-fn archive(prober: &[u8]) -> Vec<u8> {
-    let busybox = std::fs::read("/bin/busybox").expect("the tests need busybox-static: apt-get install busybox-static");
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut add = |path: &str, bytes: &[u8], mode: u32| {
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(mode);
-        tar.append_data(&mut header, path, bytes).unwrap();
-    };
-    add("bin/busybox", &busybox, 0o755);
-    add("bin/prober", prober, 0o755);
-    add("bin/asroot", prober, 0o4755);
-    add("etc/secret", b"secret", 0o400);
-    add("etc/passwd", b"root:x:0:0:::\nnobody:x:65532:65532:::\n", 0o644);
-    for folder in ["mnt", "tmp", "work"] {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Directory);
-        header.set_size(0);
-        header.set_mode(0o777);
-        tar.append_data(&mut header, folder, std::io::empty()).unwrap();
-    }
-    for applet in APPLETS {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Symlink);
-        header.set_size(0);
-        header.set_mode(0o777);
-        tar.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
-    }
-    tar.into_inner().unwrap()
+fn files(prober: &[u8]) -> Root {
+    let root = Root::busybox()
+        .file("bin/prober", prober, 0o755)
+        .file("bin/asroot", prober, 0o4755)
+        .folder("etc", 0o755)
+        .file("etc/secret", b"secret", 0o400)
+        .file("etc/passwd", b"root:x:0:0:::\nnobody:x:65532:65532:::\n", 0o644);
+    ["mnt", "tmp", "work"].iter().fold(root, |root, folder| root.folder(folder, 0o777))
 }
