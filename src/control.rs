@@ -13,11 +13,11 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::job::runner::LeaseSnapshot;
+use crate::wire::NodeId;
 use crate::wire::account::Earnings;
 use crate::wire::bench::GpuResult;
-use crate::wire::lease::LeasePhase;
 use crate::wire::node::{NodeState, Offer};
-use crate::wire::{HourlyRate, JobId, LeaseId, NodeId};
 
 #[cfg_attr(unix, path = "control/unix.rs")]
 #[cfg_attr(not(unix), path = "control/windows.rs")]
@@ -57,7 +57,7 @@ pub struct Snapshot {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offer: Option<Offer>,
     /// What runs here.
-    pub leases: Vec<LeaseLine>,
+    pub leases: Vec<LeaseSnapshot>,
     /// Newest earnings that the coordinator told; absent until then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub earnings: Option<Earnings>,
@@ -93,32 +93,6 @@ pub enum LinkState {
         /// What is wrong and what to do.
         why: String,
     },
-}
-
-/// One lease as it runs here.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct LeaseLine {
-    /// The lease.
-    pub lease_id: LeaseId,
-    /// The job behind it.
-    pub job_id: JobId,
-    /// Where it stands.
-    pub phase: LeasePhase,
-    /// More about that, for people.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub detail: Option<String>,
-    /// Progress of the pull, 0 to 1000.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub pull_per_mille: Option<u16>,
-    /// When its container started.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub started_at: Option<Timestamp>,
-    /// Milliseconds run when it was last looked at.
-    pub ran_millis: u64,
-    /// Image as the job wrote it.
-    pub image: String,
-    /// What an hour pays, before the network's fee.
-    pub rate: HourlyRate,
 }
 
 /// What a client may ask.

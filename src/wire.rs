@@ -13,6 +13,7 @@ pub mod bench;
 pub mod challenge;
 pub mod enroll;
 pub mod error;
+pub mod figures;
 pub mod ids;
 pub mod job;
 pub mod keys;

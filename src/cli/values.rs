@@ -1,9 +1,8 @@
 //! What people type for sizes, cores, durations and money, and how the same is shown back.
 
-use std::time::Duration;
-
 use jiff::{SignedDuration, Timestamp};
 
+pub use crate::wire::figures::{show_bytes, show_duration};
 use crate::wire::job::{Isolation, Reach};
 use crate::wire::{Amount, HourlyRate};
 
@@ -140,41 +139,11 @@ pub fn parse_amount(text: &str) -> Result<Amount, String> {
     if amount > Amount::ZERO { Ok(amount) } else { Err(format!("an amount must be above zero, not {amount}")) }
 }
 
-/// Bytes in the largest unit that fits, one decimal: `1.5 GiB`.
-#[must_use]
-pub fn show_bytes(bytes: u64) -> String {
-    for (unit, factor) in [("TiB", 1_u64 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)] {
-        if bytes >= factor {
-            let tenths = u128::from(bytes) * 10 / u128::from(factor);
-            return if tenths.is_multiple_of(10) {
-                format!("{} {unit}", tenths / 10)
-            } else {
-                format!("{}.{} {unit}", tenths / 10, tenths % 10)
-            };
-        }
-    }
-    format!("{bytes} B")
-}
-
 /// Thousandths of a core as cores: `0.5`.
 #[must_use]
 pub fn show_cpus(millis: u32) -> String {
     let text = format!("{}.{:03}", millis / 1000, millis % 1000);
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
-
-/// A duration in its two largest units: `1 h 5 min`, `42 s`, `0.8 s`.
-#[must_use]
-pub fn show_duration(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    match seconds {
-        0 if duration.as_millis() < 100 => format!("{} ms", duration.as_millis()),
-        0..10 => format!("{}.{} s", seconds, duration.subsec_millis() / 100),
-        10..60 => format!("{seconds} s"),
-        60..3_600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        3_600..86_400 => format!("{} h {} min", seconds / 3_600, seconds % 3_600 / 60),
-        _ => format!("{} d {} h", seconds / 86_400, seconds % 86_400 / 3_600),
-    }
 }
 
 /// A count with its noun: `1 file`, `2 files`.
@@ -210,6 +179,8 @@ pub fn show_age(then: Timestamp, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

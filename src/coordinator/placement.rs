@@ -13,7 +13,7 @@ use thiserror::Error;
 
 use super::ledger::billable_millis;
 use crate::wire::job::JobState;
-use crate::wire::lease::{Desired, FailureKind, LeaseChange, LeaseEnd, LeaseEvent, LeasePhase, LimitKind};
+use crate::wire::lease::{Desired, FailureKind, LeaseChange, LeaseEnd, LeaseEvent, LeasePhase, Told};
 use crate::wire::{LeaseId, NodeId, Sequence};
 
 /// Leases a job may have, one after another.
@@ -379,7 +379,7 @@ impl Life {
         let ran_to_its_end = end.phase() == LeasePhase::Done && !matches!(end, LeaseEnd::Stopped { .. });
         match self.ending {
             Some(Ending::Renter) => {
-                let why = format!("stopped by the renter; {}", end_sentence(&end));
+                let why = format!("stopped by the renter; {}", end.in_words(Told::Of("the node")));
                 return self.finish(JobState::Cancelled, Some(end), why);
             }
             Some(Ending::StartDeadline) if !ran_to_its_end => {
@@ -391,14 +391,14 @@ impl Life {
         let too_late = !self.started && self.start_deadline_at.is_some_and(|at| now >= at);
         if end.retries_elsewhere() && self.lease_count < LEASES_MAX && !too_late {
             self.state = JobState::Queued;
-            return Action::Requeue { why: format!("queued again: {}", end_sentence(&end)) };
+            return Action::Requeue { why: format!("queued again: {}", end.in_words(Told::Of("the node"))) };
         }
         let state = if end.phase() == LeasePhase::Done { JobState::Done } else { JobState::Failed };
         let tries = match self.lease_count {
             LEASES_MAX if end.retries_elsewhere() => format!(", and it has been tried {LEASES_MAX} times"),
             _ => String::new(),
         };
-        let why = format!("{}{tries}", end_sentence(&end));
+        let why = format!("{}{tries}", end.in_words(Told::Of("the node")));
         self.finish(state, Some(end), why)
     }
 
@@ -427,43 +427,6 @@ impl LiveLease {
 
 fn seconds_between(earlier: Timestamp, later: Timestamp) -> i64 {
     later.duration_since(earlier).as_secs()
-}
-
-/// How a lease ended, as half a sentence for people.
-#[must_use]
-pub fn end_sentence(end: &LeaseEnd) -> String {
-    ended_on("the node", end)
-}
-
-/// The same, of a node that is called `node`.
-#[must_use]
-pub fn ended_on(node: &str, end: &LeaseEnd) -> String {
-    match end {
-        LeaseEnd::Exited { code } => format!("the container exited with code {code}"),
-        LeaseEnd::OutOfMemory { limit_bytes } => {
-            format!("the container was killed for using more than its {} MiB of memory", limit_bytes >> 20)
-        }
-        LeaseEnd::TimedOut { limit_seconds } => format!("the container reached its limit of {limit_seconds} s"),
-        LeaseEnd::Stopped { code } => format!("the container was stopped and exited with code {code}"),
-        LeaseEnd::Signalled { signal } => format!("the container was ended by signal {signal}"),
-        LeaseEnd::OverLimit { limit, value } => {
-            format!("the container was killed for passing {}", over(*limit, *value))
-        }
-        LeaseEnd::Unhealthy { detail } => format!("the container was killed: its health check failed ({detail})"),
-        LeaseEnd::ServiceFailed { service, code } => format!("its service '{service}' failed with code {code}"),
-        LeaseEnd::Failed { detail, .. } => format!("{node} could not run it ({detail})"),
-        LeaseEnd::Evicted { reason } => format!("{node} gave it back ({reason})"),
-        LeaseEnd::Lost => format!("{node} went silent"),
-        LeaseEnd::Unknown => "it ended in a way this coordinator does not know".to_owned(),
-    }
-}
-
-fn over(limit: LimitKind, value: u64) -> String {
-    match limit {
-        LimitKind::DiskBytes => format!("its {} MiB of disk", value >> 20),
-        LimitKind::DiskFiles => format!("its {value} files"),
-        LimitKind::Unknown => "a limit".to_owned(),
-    }
 }
 
 #[cfg(test)]

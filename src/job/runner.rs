@@ -78,7 +78,7 @@ pub enum LeaseCommand {
     Thaw,
 }
 
-/// A lease as its task sees it now.
+/// A lease as its task sees it now, and as every view of its owner shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LeaseSnapshot {
     /// The lease.
@@ -87,7 +87,8 @@ pub struct LeaseSnapshot {
     pub job_id: JobId,
     /// Where it stands.
     pub phase: LeasePhase,
-    /// One sentence about what it does or waits for, for people.
+    /// One sentence about what it does or waits for, for people; empty when there is nothing to say.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
     /// Progress of the pull, 0 to 1000, while pulling.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -101,7 +102,8 @@ pub struct LeaseSnapshot {
     pub image: String,
     /// What an hour pays, before the network's fee.
     pub rate: HourlyRate,
-    /// Whether everything is reported and removed: the task has ended or is about to.
+    /// Whether everything is reported and removed: the task has ended or is about to. For the agent alone.
+    #[serde(skip)]
     pub over: bool,
 }
 

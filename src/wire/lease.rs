@@ -9,6 +9,10 @@ use super::job::JobSpec;
 use super::money::HourlyRate;
 use super::reach::PendingReach;
 
+mod words;
+
+pub use words::Told;
+
 /// `GET /v1/node/assignments?after=G&wait=25`: everything that should be on the node now.
 ///
 /// Level-triggered: a lease that is not listed should not exist on the node.

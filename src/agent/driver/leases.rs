@@ -7,7 +7,6 @@ use tokio::task::AbortHandle;
 
 use super::Input;
 use crate::clock::Steady;
-use crate::control::LeaseLine;
 use crate::job::runner::{self, LeaseCommand, LeaseHandle, LeaseSnapshot, RunnerDeps};
 use crate::runtime::OwnedContainer;
 use crate::wire::LeaseId;
@@ -116,29 +115,21 @@ impl Leases {
     }
 
     /// Every lease for the owner's eyes, oldest first.
-    pub(super) fn lines(&self, now: Steady) -> Vec<LeaseLine> {
-        let mut lines: Vec<LeaseLine> = self.0.values().map(|entry| line(entry, now)).collect();
+    pub(super) fn lines(&self, now: Steady) -> Vec<LeaseSnapshot> {
+        let mut lines: Vec<LeaseSnapshot> = self.0.values().map(|entry| line(entry, now)).collect();
         lines.sort_by_key(|line| line.lease_id);
         lines
     }
 }
 
-fn line(entry: &Entry, now: Steady) -> LeaseLine {
-    let snapshot = entry.snapshot.borrow();
+fn line(entry: &Entry, now: Steady) -> LeaseSnapshot {
+    let mut snapshot = entry.snapshot.borrow().clone();
     // A task speaks up when something changes; until then what runs runs on.
-    let running = snapshot.phase == LeasePhase::Running;
-    let since = if running { u64::try_from(now.since(entry.seen).as_millis()).unwrap_or(0) } else { 0 };
-    LeaseLine {
-        lease_id: snapshot.lease_id,
-        job_id: snapshot.job_id,
-        phase: snapshot.phase,
-        detail: (!snapshot.detail.is_empty()).then(|| snapshot.detail.clone()),
-        pull_per_mille: snapshot.pull_per_mille,
-        started_at: snapshot.started_at,
-        ran_millis: snapshot.ran_millis.saturating_add(since),
-        image: snapshot.image.clone(),
-        rate: snapshot.rate,
+    if snapshot.phase == LeasePhase::Running {
+        let since = u64::try_from(now.since(entry.seen).as_millis()).unwrap_or(0);
+        snapshot.ran_millis = snapshot.ran_millis.saturating_add(since);
     }
+    snapshot
 }
 
 async fn follow(lease_id: LeaseId, mut handle: LeaseHandle, inbox: mpsc::Sender<Input>) {

@@ -12,7 +12,8 @@ use crate::cli::owner::{StatusArgs, control_error};
 use crate::cli::settings;
 use crate::cli::values::{show_duration, show_resources};
 use crate::clock::Clock;
-use crate::control::{Answer, Client, ControlError, LeaseLine, LinkState, Request, Snapshot};
+use crate::control::{Answer, Client, ControlError, LinkState, Request, Snapshot};
+use crate::job::runner::LeaseSnapshot;
 use crate::wire::lease::LeasePhase;
 use crate::wire::node::NodeState;
 
@@ -193,7 +194,7 @@ const fn state_word(state: NodeState) -> (Style, &'static str) {
     }
 }
 
-fn leases(columns: u16, leases: &[LeaseLine], as_of: Timestamp, now: Timestamp) -> String {
+fn leases(columns: u16, leases: &[LeaseSnapshot], as_of: Timestamp, now: Timestamp) -> String {
     let heads = [
         ("job", Align::Left),
         ("image", Align::Left),
@@ -218,7 +219,7 @@ fn leases(columns: u16, leases: &[LeaseLine], as_of: Timestamp, now: Timestamp) 
 }
 
 /// What it had run when it was looked at, and what has passed since if it still runs.
-fn ran(lease: &LeaseLine, as_of: Timestamp, now: Timestamp) -> Duration {
+fn ran(lease: &LeaseSnapshot, as_of: Timestamp, now: Timestamp) -> Duration {
     let since = if lease.phase == LeasePhase::Running {
         Duration::try_from(now.duration_since(lease.started_at.unwrap_or(as_of).max(as_of))).unwrap_or_default()
     } else {
@@ -229,7 +230,7 @@ fn ran(lease: &LeaseLine, as_of: Timestamp, now: Timestamp) -> Duration {
 
 /// A lease's phase for people.
 #[must_use]
-pub fn phase_words(lease: &LeaseLine) -> String {
+pub fn phase_words(lease: &LeaseSnapshot) -> String {
     let word = match lease.phase {
         LeasePhase::Assigned => "assigned",
         LeasePhase::Pulling => "pulling",
@@ -243,11 +244,11 @@ pub fn phase_words(lease: &LeaseLine) -> String {
         LeasePhase::Lost => "lost",
         LeasePhase::Unknown => "unknown",
     };
-    match (lease.pull_per_mille, &lease.detail) {
+    match (lease.pull_per_mille, lease.detail.as_str()) {
         (Some(done), _) if lease.phase == LeasePhase::Pulling => format!("{word} {}%", done / 10),
         // "running: runs" says nothing; that the container is being stopped does.
-        (_, Some(detail)) if detail != "runs" => format!("{word}: {detail}"),
-        _ => word.to_owned(),
+        (_, "" | "runs") => word.to_owned(),
+        (_, detail) => format!("{word}: {detail}"),
     }
 }
 
@@ -271,16 +272,17 @@ mod tests {
                 why: "no route to host ".repeat(9),
             },
         };
-        snapshot.leases = vec![LeaseLine {
+        snapshot.leases = vec![LeaseSnapshot {
             lease_id: LeaseId::generate(now),
             job_id: JobId::generate(now),
             phase: LeasePhase::Running,
-            detail: Some("runs".to_owned()),
+            detail: "runs".to_owned(),
             pull_per_mille: None,
             started_at: Some(Timestamp::from_second(990).unwrap()),
             ran_millis: 10_000,
             image: "registry.example/renderer:1".to_owned(),
             rate: HourlyRate::MAX,
+            over: false,
         }];
         let text = picture(80, &snapshot, Timestamp::from_second(1_002).unwrap());
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use crate::cli::values::{show_bytes, show_duration};
+use crate::cli::values::show_duration;
 use crate::wire::job::{JobState, JobView};
-use crate::wire::lease::{FailureKind, LeaseEnd, LimitKind};
+use crate::wire::lease::{FailureKind, LeaseEnd, LimitKind, Told};
 
 /// The job was left alone by a second Ctrl-C, or stopped before it started.
 pub const EXIT_INTERRUPTED: u8 = 130;
@@ -79,41 +79,7 @@ pub fn summary(view: &JobView, now: Timestamp) -> String {
 #[must_use]
 pub fn how(view: &JobView) -> String {
     match &view.outcome {
-        Some(LeaseEnd::Exited { code }) => format!("the job ended with exit code {code}"),
-        Some(LeaseEnd::OutOfMemory { limit_bytes }) => {
-            format!("the job was killed: it used more than its {} of memory", show_bytes(*limit_bytes))
-        }
-        Some(LeaseEnd::TimedOut { limit_seconds }) => {
-            format!(
-                "the job was stopped: it reached its limit of {}",
-                show_duration(Duration::from_secs(*limit_seconds))
-            )
-        }
-        Some(LeaseEnd::Stopped { code }) => format!("the job was stopped, exit code {code}"),
-        Some(LeaseEnd::Signalled { signal }) => format!("the job was ended by signal {signal}"),
-        Some(LeaseEnd::OverLimit { limit: LimitKind::DiskBytes, value }) => {
-            format!("the job was killed: it used more than its {} of disk", show_bytes(*value))
-        }
-        Some(LeaseEnd::OverLimit { limit: LimitKind::DiskFiles, value }) => {
-            format!("the job was killed: it made more than {value} files")
-        }
-        Some(LeaseEnd::OverLimit { limit: LimitKind::Unknown, .. }) => {
-            "the job was killed: it passed a limit".to_owned()
-        }
-        Some(LeaseEnd::Unhealthy { detail }) => {
-            format!("the job was killed: its health check failed: {}", detail.trim_end_matches('.'))
-        }
-        Some(LeaseEnd::ServiceFailed { service, code }) => {
-            format!("the job was ended: its service '{service}' failed with exit code {code}")
-        }
-        Some(LeaseEnd::Failed { detail, .. }) => {
-            format!("the job could not be run: {}", detail.trim_end_matches('.'))
-        }
-        Some(LeaseEnd::Evicted { reason }) => {
-            format!("the job was given back by every node that took it: {}", reason.trim_end_matches('.'))
-        }
-        Some(LeaseEnd::Lost) => "the job was lost: its node fell silent".to_owned(),
-        Some(LeaseEnd::Unknown) => "the job ended in a way that this version of fizz does not know".to_owned(),
+        Some(end) => end.in_words(Told::Renter),
         None if view.state == JobState::Cancelled => "the job was stopped before it started".to_owned(),
         None => format!("the job could not be run: {}", view.why.trim_end_matches('.')),
     }

@@ -12,8 +12,9 @@ use super::{
     Store, StoreError, int, millis, read_int, read_int_opt, read_json_opt, read_text, read_time, read_time_opt,
 };
 use crate::coordinator::matching::{self, Placement, Waiting};
-use crate::coordinator::placement::{Event, HANDOVER_SECONDS_MAX, OVERRUN_SLACK_SECONDS, START_SECONDS_MAX, ended_on};
+use crate::coordinator::placement::{Event, HANDOVER_SECONDS_MAX, OVERRUN_SLACK_SECONDS, START_SECONDS_MAX};
 use crate::wire::job::{JobSpec, Reach, Resources};
+use crate::wire::lease::{LeaseEnd, Told};
 use crate::wire::node::Offer;
 use crate::wire::{JobId, LeaseId, NodeId};
 
@@ -226,5 +227,5 @@ async fn failures(
 fn failure(row: &SqliteRow) -> Result<Option<String>, StoreError> {
     let end = read_json_opt(row, "end")?;
     let node = format!("node '{}'", row.try_get::<&str, _>("name")?);
-    Ok(end.map(|end| ended_on(&node, &end).chars().take(FAILURE_CHARS_MAX).collect()))
+    Ok(end.map(|end: LeaseEnd| end.in_words(Told::Of(&node)).chars().take(FAILURE_CHARS_MAX).collect()))
 }

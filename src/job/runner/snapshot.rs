@@ -3,7 +3,7 @@
 use super::LeaseSnapshot;
 use crate::clock::Steady;
 use crate::job::machine::{Machine, Stage};
-use crate::wire::lease::{Assignment, LeaseEnd, LeasePhase, LimitKind};
+use crate::wire::lease::{Assignment, LeasePhase, Told};
 
 /// Before the task has looked at anything.
 pub(super) fn first(assignment: &Assignment) -> LeaseSnapshot {
@@ -54,33 +54,7 @@ fn sentence(machine: &Machine) -> String {
         Stage::Collecting => "hands the output over",
         Stage::Closing => "hands the rest of the log over",
         Stage::Reporting => "reports its end",
-        Stage::Over => return saved.end.as_ref().map_or_else(|| "is over".to_owned(), end_sentence),
+        Stage::Over => return saved.end.as_ref().map_or_else(|| "is over".to_owned(), |end| end.in_words(Told::Owner)),
     };
     words.to_owned()
-}
-
-/// How a lease ended, in words.
-pub(super) fn end_sentence(end: &LeaseEnd) -> String {
-    match end {
-        LeaseEnd::Exited { code } => format!("ended with exit code {code}"),
-        LeaseEnd::OutOfMemory { limit_bytes } => {
-            format!("was ended by the kernel for using more than its {} MiB of memory", limit_bytes >> 20)
-        }
-        LeaseEnd::TimedOut { limit_seconds } => format!("was ended after its longest time of {limit_seconds} s"),
-        LeaseEnd::Stopped { code } => format!("was stopped by its renter (exit code {code})"),
-        LeaseEnd::Signalled { signal } => format!("was ended by signal {signal}"),
-        LeaseEnd::OverLimit { limit: LimitKind::DiskBytes, value } => {
-            format!("was ended for using more than its {} MiB of disk", value >> 20)
-        }
-        LeaseEnd::OverLimit { limit: LimitKind::DiskFiles, value } => {
-            format!("was ended for making more than {value} files")
-        }
-        LeaseEnd::OverLimit { limit: LimitKind::Unknown, .. } => "was ended for passing a limit".to_owned(),
-        LeaseEnd::Unhealthy { detail } => format!("was ended because its health check failed: {detail}"),
-        LeaseEnd::ServiceFailed { service, code } => format!("ended with its service '{service}' (exit code {code})"),
-        LeaseEnd::Failed { detail, .. } => format!("failed: {detail}"),
-        LeaseEnd::Evicted { reason } => format!("was given back: {reason}"),
-        LeaseEnd::Lost => "was given up by the coordinator".to_owned(),
-        LeaseEnd::Unknown => "is over".to_owned(),
-    }
 }
