@@ -13,8 +13,9 @@ const APPLETS: &[&str] = &["sh", "echo", "mkdir", "seq", "sleep"];
 /// How an engine dies that left a network half made: its networks are known and have no addresses.
 const NETWORK_PANIC: &str = "libnetwork.(*controller).reservePools";
 
-/// An engine that takes longer to come up is worth a line.
-const SLOW_START: Duration = Duration::from_secs(10);
+/// Docker 20.10 waits without a limit for the end of what it finds running as it comes up, also where nobody will report it. It
+/// gives everything 10 s to end by itself and 10 s to be killed first.
+const HUNG: Duration = Duration::from_secs(45);
 /// So much of what it said is shown when it fails.
 const LINES_SHOWN: usize = 20;
 const LINE_CHARS: usize = 300;
@@ -22,23 +23,27 @@ const LINE_CHARS: usize = 300;
 pub(crate) struct Engine {
     folder: PathBuf,
     child: Option<Child>,
+    /// How often it hung as it started.
+    pub(crate) hung: u32,
 }
 
 impl Engine {
     pub(crate) fn new(folder: &Path) -> Self {
-        Self { folder: folder.join("engine"), child: None }
+        Self { folder: folder.join("engine"), child: None, hung: 0 }
     }
 
     pub(crate) fn address(&self) -> String {
         format!("unix://{}", self.path("docker.sock").display())
     }
 
-    /// Starts it and waits until it answers. One that gives up while it starts is started again, as by any service manager.
+    /// Starts it and waits until it answers. One that gives up while it starts, or hangs, is started again, as by whoever looks
+    /// after it.
     pub(crate) async fn start(&mut self) {
         assert!(self.child.is_none(), "it runs");
         let clock = fizz::clock::Clock::system();
         let begin = clock.steady();
-        while !self.docker(&["version"]).status.success() {
+        let mut spawned = begin;
+        while !self.answers() {
             if let Some(child) = &mut self.child
                 && let Some(status) = child.try_wait().unwrap()
             {
@@ -52,16 +57,23 @@ impl Engine {
                     std::fs::File::create(self.path("log")).unwrap();
                 }
             }
+            if clock.steady().since(spawned) > HUNG {
+                eprintln!("the engine hangs as it starts; it is started again:\n{}", self.said());
+                self.hung += 1;
+                self.end();
+            }
             if self.child.is_none() {
                 self.child = Some(self.spawn());
+                spawned = clock.steady();
             }
             assert!(clock.steady().since(begin) < PATIENCE, "the engine does not come up:\n{}", self.said());
             tokio::time::sleep(LOOK).await;
         }
-        let took = clock.steady().since(begin);
-        if took > SLOW_START {
-            eprintln!("the engine came up after {} s only:\n{}", took.as_secs(), self.said());
-        }
+    }
+
+    fn answers(&self) -> bool {
+        let version = Command::new("timeout").args(["5", "docker", "-H", &self.address(), "version"]).output();
+        version.unwrap().status.success()
     }
 
     fn spawn(&self) -> Child {
@@ -102,6 +114,15 @@ impl Engine {
         child.wait().unwrap();
     }
 
+    /// Ends it if it runs.
+    fn end(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
     /// The docker command line, asked about this engine.
     pub(crate) fn docker(&self, args: &[&str]) -> Output {
         Command::new("timeout").args(["30", "docker", "-H", &self.address()]).args(args).output().unwrap()
@@ -136,11 +157,8 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            // The namespace ends soon after; whatever it left ends there.
-            let _ = child.kill();
-            let _ = child.wait();
-        }
+        // The namespace ends soon after; whatever it left ends there.
+        self.end();
     }
 }
 

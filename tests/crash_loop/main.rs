@@ -76,7 +76,7 @@ async fn game(folder: &Path, rounds: u32, seed: u64) {
     for round in 1..=rounds {
         killer.round(&mut world, round).await;
     }
-    eprintln!("kills: {}", killer.kills);
+    eprintln!("kills: {}; the engine hung as it came up: {}", killer.kills, world.engine.hung);
     let jobs = load.finish().await;
     let tally = tally::count(&world, &jobs).await;
     eprintln!("{tally}");
