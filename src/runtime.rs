@@ -295,6 +295,9 @@ pub trait ContainerRuntime: provision::Provision + Send + Sync + 'static {
     /// it may not; so this can take seconds.
     async fn network_verdict(&self, node_id: NodeId, reach: Reach) -> Verdict;
 
+    /// Removes what was made to show how far networks reach and was left by an agent or an engine that was killed meanwhile.
+    async fn remove_leftovers(&self, node_id: NodeId) -> Result<(), RuntimeError>;
+
     /// The agent ends for good: takes away what it set up on this machine for networks, if no job's network is left.
     async fn withdraw(&self);
 

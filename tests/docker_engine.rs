@@ -10,7 +10,7 @@ use std::process::Command;
 
 use docker_support::lease_bench::{LeaseBench, end};
 use docker_support::own_engine::OwnEngine;
-use docker_support::{TestImage, in_time, shell};
+use docker_support::{TestImage, TestNode, docker, in_time, shell};
 use fizz::clock::Clock;
 use fizz::runtime::docker::DockerRuntime;
 use fizz::runtime::{ContainerRuntime, RuntimeError};
@@ -80,4 +80,23 @@ async fn a_job_whose_engine_is_stopped_or_killed_and_started_again_is_given_back
         assert_eq!(received.text(fizz::wire::logs::LogStream::Stdout), b"ready\n", "{signal}");
         assert_eq!(engine.docker(&["ps", "-aq"]).as_deref(), Some(""), "{signal}: nothing is left behind");
     }
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine"]
+async fn what_a_broken_probe_left_is_removed_and_another_nodes_is_not() {
+    let (own, other) = (TestNode::new(), TestNode::new());
+    let runtime = DockerRuntime::connect(None).await.unwrap();
+    for node in [&own, &other] {
+        let (label, name) = (format!("io.fizz.node={}", node.node_id), format!("fizz-probe-{}", node.node_id));
+        docker(&["network", "create", "--internal", "--label", &label, "--label", "io.fizz.probe=1", &name]);
+    }
+    let left = |node: &TestNode| {
+        let filter = format!("label=io.fizz.node={}", node.node_id);
+        docker(&["network", "ls", "--quiet", "--filter", &filter]).lines().count()
+    };
+    assert_eq!((left(&own), left(&other)), (1, 1));
+    in_time(runtime.remove_leftovers(own.node_id)).await.unwrap();
+    assert_eq!((left(&own), left(&other)), (0, 1));
+    in_time(runtime.remove_leftovers(other.node_id)).await.unwrap();
 }

@@ -385,6 +385,10 @@ impl ContainerRuntime for DockerRuntime {
         self.verdict(node_id, reach, false).await
     }
 
+    async fn remove_leftovers(&self, node_id: NodeId) -> Result<(), RuntimeError> {
+        self.remove_broken_probes(node_id).await
+    }
+
     async fn withdraw(&self) {
         self.withdraw_rules().await;
     }

@@ -73,9 +73,9 @@ impl Tally {
         let shown =
             self.wrong.iter().take(WRONG_SHOWN).map(|wrong| wrong.chars().take(WRONG_CHARS).collect::<String>());
         assert!(self.wrong.is_empty(), "{self}\n{}", shown.collect::<Vec<_>>().join("\n"));
-        assert_eq!((self.lost, self.doubled), (0, 0));
-        assert_eq!((self.log_bytes_lost, self.log_bytes_repeated), (0, 0));
-        assert_eq!((self.containers, self.networks), (0, 0));
+        assert_eq!((self.lost, self.doubled), (0, 0), "{self}");
+        assert_eq!((self.log_bytes_lost, self.log_bytes_repeated), (0, 0), "{self}");
+        assert_eq!((self.containers, self.networks), (0, 0), "{self}");
     }
 
     fn expect(&mut self, holds: bool, wrong: impl FnOnce() -> String) {

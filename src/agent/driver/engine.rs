@@ -34,6 +34,10 @@ pub(super) async fn watch_engine(source: EngineSource, ceiling: Ceiling, node_id
                     tracing::warn!(notice, "about the container engine");
                 }
                 noticed = notices;
+                // Nothing of ours is under way on an engine that was just found.
+                if let Err(error) = runtime.remove_leftovers(node_id).await {
+                    tracing::debug!(%error, "what probes left stays until the next one");
+                }
                 let mut events = runtime.events(node_id);
                 if inbox.send(Input::Engine(runtime, engine)).await.is_err() {
                     return;

@@ -94,6 +94,13 @@ impl DockerRuntime {
         self.remove_probe_images().await
     }
 
+    /// Removes what is left of this node's probes that were broken off.
+    pub(super) async fn remove_broken_probes(&self, node_id: NodeId) -> Result<(), RuntimeError> {
+        // None is under way while this is held.
+        let _known = self.guard.known.lock().await;
+        self.sweep_probes(&format!("{LABEL_NODE}={node_id}")).await
+    }
+
     async fn verdicts(&self, node_id: NodeId, about_to_use: bool) -> Result<Verdicts, RuntimeError> {
         let mut known = self.guard.known.lock().await;
         let around = Surroundings::read();

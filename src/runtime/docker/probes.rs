@@ -190,6 +190,8 @@ impl DockerRuntime {
             cmd: Some(arguments),
             user: Some("65534:65534".to_owned()),
             labels: Some(labels(node_id)),
+            // It does not listen to SIGTERM: an engine that stops or comes up would wait 10 s for it.
+            stop_signal: Some("SIGKILL".to_owned()),
             host_config: Some(HostConfig {
                 memory: Some(MEMORY_BYTES),
                 memory_swap: Some(MEMORY_BYTES),

@@ -296,6 +296,10 @@ impl ContainerRuntime for FakeRuntime {
         self.world().verdict.clone()
     }
 
+    async fn remove_leftovers(&self, _node_id: NodeId) -> Result<(), RuntimeError> {
+        Ok(())
+    }
+
     async fn withdraw(&self) {}
 
     async fn networks(&self, node_id: NodeId) -> Result<Vec<OwnedNetwork>, RuntimeError> {
