@@ -41,6 +41,8 @@ set_up() {
 
 set_up_components() {
     need docker-registry busybox-static iproute2 util-linux procps nftables libcap2-bin btrfs-progs podman crun catatonit runsc
+    # Engines of an ordinary user.
+    need uidmap rootlesskit slirp4netns
     # Software Vulkan even beside a GPU: tests compare with it.
     ensure_vulkan_software || warn "no Vulkan driver could be installed"
     ensure_engine
@@ -51,6 +53,9 @@ missing_components() {
     have docker && with_engine docker info >/dev/null 2>&1 || echo "a Docker engine"
     have docker-registry || echo "docker-registry"
     have podman || echo "podman"
+    have newuidmap || echo "uidmap"
+    have rootlesskit || echo "rootlesskit"
+    have slirp4netns || echo "slirp4netns"
     have nft || [ -x /usr/sbin/nft ] || echo "nftables"
     have runsc || echo "gVisor (runsc)"
     have mkfs.btrfs || [ -x /usr/sbin/mkfs.btrfs ] || echo "btrfs-progs"

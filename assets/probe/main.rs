@@ -4,7 +4,10 @@
 //! listens on TCP port 4242 while it runs, to be reached itself. At the end it writes a line per target, in their order:
 //! `open` (it answered), `refused` (something answered that nothing listens there), `silent`, or `error N`.
 //!
-//! It needs nothing: no standard library, no file, no privilege. All targets are tried at once, so that it takes as long as
+//! `probe read PATH...` reads files instead: a line per path, `=` and the file's first line, or `-` where there is none. That is how
+//! a container's limits are seen from inside of it.
+//!
+//! It needs nothing: no standard library, no file of its own, no privilege. All targets are tried at once, so that it takes as long as
 //! the slowest answer, and never longer than it was given.
 
 #![no_std]
@@ -14,7 +17,9 @@ use core::arch::{asm, global_asm};
 
 #[cfg(target_arch = "x86_64")]
 mod number {
+    pub const READ: usize = 0;
     pub const WRITE: usize = 1;
+    pub const OPENAT: usize = 257;
     pub const SOCKET: usize = 41;
     pub const CONNECT: usize = 42;
     pub const SENDTO: usize = 44;
@@ -29,6 +34,8 @@ mod number {
 
 #[cfg(target_arch = "aarch64")]
 mod number {
+    pub const OPENAT: usize = 56;
+    pub const READ: usize = 63;
     pub const WRITE: usize = 64;
     pub const PPOLL: usize = 73;
     pub const EXIT_GROUP: usize = 94;
@@ -110,6 +117,14 @@ struct Targets {
 unsafe extern "C" fn begin(stack: *const usize) -> ! {
     let (count, arguments) = unsafe { (*stack, stack.add(1).cast::<*const u8>()) };
     let argument = |index: usize| unsafe { text(if index < count { *arguments.add(index) } else { core::ptr::null() }) };
+    if let [b'r', ..] = argument(1) {
+        let mut index = 2;
+        while index < count {
+            say_first_line(argument(index));
+            index += 1;
+        }
+        leave();
+    }
     let (time, word) = (decimal(argument(1)), argument(2));
     listen();
     let mut targets = Targets {
@@ -129,8 +144,35 @@ unsafe extern "C" fn begin(stack: *const usize) -> ! {
         say(targets.fates[index]);
         index += 1;
     }
+    leave();
+}
+
+fn leave() -> ! {
     unsafe { call(number::EXIT_GROUP, 0, 0, 0, 0, 0, 0) };
     loop {}
+}
+
+/// `path` is an argument, so a zero follows it.
+fn say_first_line(path: &[u8]) {
+    // AT_FDCWD, O_RDONLY.
+    let fd = unsafe { call(number::OPENAT, -100_isize as usize, path.as_ptr() as usize, 0, 0, 0, 0) };
+    let mut line = [0_u8; 128];
+    let read = if fd < 0 {
+        fd
+    } else {
+        unsafe { call(number::READ, fd as usize, line.as_mut_ptr() as usize, line.len(), 0, 0, 0) }
+    };
+    if read < 0 {
+        write(b"-\n");
+        return;
+    }
+    let mut length = 0;
+    while length < read as usize && line.get(length).is_some_and(|byte| *byte != b'\n') {
+        length += 1;
+    }
+    write(b"=");
+    write(line.get(..length).unwrap_or_default());
+    write(b"\n");
 }
 
 impl Targets {

@@ -34,6 +34,13 @@ pub(crate) fn disk_weight_exists() -> bool {
         .any(|group| group.join("io.weight").exists() || group.join("io.bfq.weight").exists())
 }
 
+/// Whether root of this process is not root of the machine. Where that cannot be read there are no such namespaces.
+pub(crate) fn in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let everybody = |line: &str| line.split_whitespace().eq(["0", "0", "4294967295"]);
+    !map.is_empty() && !map.lines().any(everybody)
+}
+
 /// Size of the file system that holds `path`, which must exist.
 pub(crate) fn disk_bytes_total(path: &Path) -> io::Result<u64> {
     let stat = rustix::fs::statvfs(path)?;

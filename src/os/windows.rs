@@ -11,6 +11,11 @@ use tokio::signal::windows;
 /// Where Docker's engine usually listens.
 pub(crate) const ENGINE_ADDRESS: &str = "npipe:////./pipe/docker_engine";
 
+/// Windows has no such namespaces.
+pub(crate) const fn in_user_namespace() -> bool {
+    false
+}
+
 /// What asks a program to end: Ctrl-C. From its making on it no longer ends the process.
 #[derive(Debug)]
 pub(crate) struct StopSignals(windows::CtrlC);

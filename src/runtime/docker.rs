@@ -20,6 +20,7 @@ mod guard;
 mod images;
 mod import;
 mod kernel_name;
+mod limits;
 mod logs;
 mod networks;
 mod probes;
@@ -143,8 +144,9 @@ impl DockerRuntime {
         runtime.architecture = architecture;
         runtime.docker = connect::in_version(runtime.docker, &engine.api_version);
         let facts = runtime.ask_facts(engine.name == PODMAN).await?;
+        let facts = runtime.see_limits(facts).await?;
         if let Some(detail) = facts.unusable() {
-            return Err(RuntimeError::Unsafe { detail: detail.to_owned() });
+            return Err(RuntimeError::Unsafe { detail });
         }
         let Abilities { given, gpus, plain_runtime } =
             runtime.look_at_abilities(facts.root_is_nobody_outside()).await?;

@@ -7,6 +7,7 @@
 mod container;
 mod image;
 pub(crate) mod lease_bench;
+pub(crate) mod ordinary_user;
 pub(crate) mod own_engine;
 pub(crate) mod raw_tar;
 mod registry;

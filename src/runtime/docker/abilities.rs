@@ -17,8 +17,8 @@ use super::{CALL_DEADLINE, DockerRuntime};
 /// that is there and dead waits for ever).
 const CHECK_DEADLINE: Duration = Duration::from_secs(20);
 const CHECK_IMAGE: &str = "io.fizz/kernel-name:1";
-/// Label of a container that only looks at its kernel.
-const LABEL_CHECK: &str = "io.fizz.check";
+/// Label of a container that only looks at what it was given: its kernel, its limits.
+pub(super) const LABEL_CHECK: &str = "io.fizz.check";
 /// Files of CDI specifications are long, but not longer.
 const SPECIFICATION_BYTES_MAX: u64 = 4 << 20;
 
@@ -99,7 +99,7 @@ impl DockerRuntime {
         };
         let made = self.docker.create_container(None::<CreateContainerOptions>, body);
         let id = self.call(WHAT, CALL_DEADLINE, made).await?.id;
-        let removal = Removal { docker: self.docker.clone(), id: id.clone() };
+        let removal = Removal::new(self.docker.clone(), id.clone());
         self.call(WHAT, CHECK_DEADLINE, self.docker.start_container(&id, None)).await?;
         let options = LogsOptionsBuilder::new().stdout(true).follow(true).build();
         let mut log = self.docker.logs(&id, Some(options));
@@ -113,9 +113,15 @@ impl DockerRuntime {
 }
 
 /// Removes the container of a check, also when the check is given up.
-struct Removal {
+pub(super) struct Removal {
     docker: bollard::Docker,
     id: String,
+}
+
+impl Removal {
+    pub(super) const fn new(docker: bollard::Docker, id: String) -> Self {
+        Self { docker, id }
+    }
 }
 
 impl Drop for Removal {

@@ -48,6 +48,7 @@ fn facts_of(info: SystemInfo, podman: bool, weight_here: bool) -> EngineFacts {
         userns_remap: has("userns"),
         cgroup,
         limits_hold: believed && all.iter().all(|limit| limit.unwrap_or(true)),
+        limits_missing: Vec::new(),
         seccomp: has("seccomp") && !unfiltered,
         apparmor: has("apparmor"),
         selinux: has("selinux"),

@@ -211,7 +211,7 @@ impl DockerRuntime {
     }
 
     /// The probe's image, made if it is not here; `None` when this build has none.
-    async fn probe_image(&self) -> Result<Option<String>, RuntimeError> {
+    pub(super) async fn probe_image(&self) -> Result<Option<String>, RuntimeError> {
         if PACKED.is_empty() {
             return Ok(None);
         }

@@ -26,8 +26,11 @@ pub struct EngineFacts {
     pub userns_remap: bool,
     /// Generation of the limits.
     pub cgroup: CgroupVersion,
-    /// Whether limits on memory, processor and processes really hold.
+    /// Whether limits on memory, processor and processes really hold: said by an engine of the system, seen in a container of any
+    /// other.
     pub limits_hold: bool,
+    /// The limits that a container was seen without: `memory`, `processor`, `processes`.
+    pub limits_missing: Vec<&'static str>,
     /// Whether its usual filter of system calls is on.
     pub seccomp: bool,
     /// Whether AppArmor confines containers.
@@ -59,20 +62,39 @@ impl EngineFacts {
 
     /// Why this engine cannot hold strangers' containers at all; what happened and what to do.
     #[must_use]
-    pub fn unusable(&self) -> Option<&'static str> {
+    pub fn unusable(&self) -> Option<String> {
         if !self.limits_hold {
-            Some(
-                "its limits on memory, processor and processes do not take effect (a rootless engine needs cgroup v2 and \
-                 delegated controllers); use the engine of the system, or see `docker info`",
-            )
+            Some(self.without_limits())
         } else if !self.seccomp {
-            Some(
-                "it filters no system calls; remove \"seccomp-profile\": \"unconfined\" from its configuration, or install an \
-                 engine with seccomp",
-            )
+            let why = "it filters no system calls; remove \"seccomp-profile\": \"unconfined\" from its configuration, or install \
+                       an engine with seccomp";
+            Some(why.to_owned())
         } else {
             None
         }
+    }
+
+    fn without_limits(&self) -> String {
+        let missing = match self.limits_missing.as_slice() {
+            [] => "memory, processor and processes do not take effect".to_owned(),
+            missing => {
+                format!("{} do not take effect, whatever it says: a container was made with them", missing.join(", "))
+            }
+        };
+        let fix = match (self.rootless, self.cgroup) {
+            (true, CgroupVersion::V1) => {
+                "a rootless engine has none on cgroup v1: start this machine with cgroup v2 (systemd.unified_cgroup_hierarchy=1 on \
+                 the kernel's command line), or use the engine of the system"
+            }
+            (true, CgroupVersion::V2) => {
+                "hand the controllers to users: `sudo systemctl edit user@.service`, write [Service] and \
+                 Delegate=cpu cpuset io memory pids, and log in again; or use the engine of the system"
+            }
+            (false, CgroupVersion::V1 | CgroupVersion::V2) => {
+                "see what it warns of: `docker info`; or use an engine that limits its containers"
+            }
+        };
+        format!("its limits on {missing}; {fix}")
     }
 
     /// What the owner should know though jobs are taken.
