@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use docker_support::raw_tar::tar_of;
-use docker_support::{TestImage, docker, in_time};
+use docker_support::{TestImage, TestNode, docker, in_time};
 use fizz::agent::signals::{self, Stop};
 use fizz::agent::{self, AgentOptions, BenchmarkSource, CoordinatorAddress, EngineSource, Outcome};
 use fizz::clock::Clock;
@@ -39,6 +39,8 @@ struct World {
     ceiling: Ceiling,
     node: Option<(JoinHandle<Outcome>, watch::Sender<Stop>)>,
     lease: Option<LeaseId>,
+    /// Removes what its node has on the engine, probes of its network included.
+    left: Option<TestNode>,
     folder: TempDir,
 }
 
@@ -75,12 +77,14 @@ impl World {
             ceiling,
             node: None,
             lease: None,
+            left: None,
             folder,
         };
         let wish = NewJoinToken { expires_seconds: 600 };
         let call = world.api.post("/v1/account/join-tokens").bearer(&world.account.api_key).json(&wish);
         let token = call.receive::<JoinTokenCreated>().await.unwrap().join_token;
         world.start_node(Some(token)).await;
+        world.left = Some(TestNode::of(&world.api, world.running.admin_token()).await);
         world
     }
 
@@ -265,8 +269,15 @@ async fn a_command_runs_as_the_jobs_user_with_no_more_rights_and_its_streams_and
     let here = world.run(job, &["grep", "-E", "^(Uid|Gid|Cap|NoNewPrivs|Seccomp:)", "/proc/self/status"]).await.text();
     assert_eq!(own, here);
     assert!(here.contains("CapEff:\t0000000000000000") && here.contains("NoNewPrivs:\t1"), "{here}");
+    let said = |ended: &Ended| String::from_utf8(ended.err.clone()).unwrap();
     let missing = world.run(job, &["no-such-program"]).await;
-    assert!(matches!(missing.code, Some(126 | 127)), "{missing:?}");
+    assert_eq!((missing.text().as_str(), missing.code), ("", Some(127)), "{missing:?}");
+    assert_eq!(said(&missing), "the command was not found in the image: no-such-program\n");
+    let locked = world.run(job, &["/etc/not-executable"]).await;
+    assert_eq!(
+        (said(&locked).as_str(), locked.code),
+        ("the command cannot be executed: /etc/not-executable\n", Some(126))
+    );
 
     let env = [("COLOUR".to_owned(), Secret::new("blue")), ("LD_PRELOAD".to_owned(), Secret::new("/x.so"))].into();
     let what = ReachWish::Exec {

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use docker_support::lease_bench::{LeaseBench, end};
-use docker_support::{Root, TestImage, TestNode, docker, in_time, ran, said, shell, start};
+use docker_support::{Root, TestImage, TestNode, docker, docker_output, in_time, ran, said, shell, start};
 use fizz::config::{Ceiling, RootRule, SandboxConfig};
 use fizz::job::fake::Received;
 use fizz::runtime::docker::{DockerOptions, DockerRuntime};
@@ -223,9 +223,14 @@ async fn an_image_full_of_links_leads_nowhere() {
 
 /// Runs a lease of one container to its end, and how long that took from its first word.
 async fn lease(line: &str, disk_bytes: u64) -> (Received, Duration) {
+    lease_as(line, disk_bytes, false).await
+}
+
+async fn lease_as(line: &str, disk_bytes: u64, root: bool) -> (Received, Duration) {
     let bench = LeaseBench::new().await;
     let resources = json!({"cpu_millis": 2000, "memory_bytes": 128 << 20, "disk_bytes": disk_bytes});
-    let mut lease = LeaseBench::lease_of(vec![bench.service("main", line, json!({"resources": resources}))]);
+    let main = bench.service("main", line, json!({"resources": resources, "root": root}));
+    let mut lease = LeaseBench::lease_of(vec![main]);
     lease.spec.limits.stop_grace_seconds = 300;
     let handle = bench.spawn(&lease);
     bench.received(&lease, |received| !received.log.is_empty()).await;
@@ -264,4 +269,66 @@ async fn what_is_in_memory_is_bounded_by_the_memory_limit() {
     let said = String::from_utf8(received.text(LogStream::Stdout)).unwrap();
     assert_eq!(end(&received), LeaseEnd::Exited { code: 0 }, "{said}");
     assert!(said.contains("File size limit exceeded") && said.contains("No space left"), "bytes and files: {said}");
+}
+
+/// What the same shell line says when nobody watches it.
+async fn unwatched(line: &str, root: bool) -> String {
+    let (image, node, runtime) = (TestImage::new(), TestNode::new(), engine().await);
+    let pinned = image.pin(&runtime).await;
+    ran(&runtime, &ContainerSpec { root, disk_bytes: 64 << 20, ..shell(node.node_id, &pinned, line) }).await
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine"]
+async fn a_deleted_file_that_is_still_open_counts_and_ends_the_job_within_seconds() {
+    // No file is larger than one may be.
+    let fill =
+        |fd: u8| format!("exec {fd}>/work/gone; rm /work/gone; dd if=/dev/zero bs=1M count=50 >&{fd} 2>/dev/null");
+    let line = format!("trap '' TERM; echo go; {}; {}; {}", fill(3), fill(4), fill(5));
+    let (received, took) = lease(&format!("{line}; while true; do sleep 1; done"), 64 << 20).await;
+    assert_eq!(end(&received), LeaseEnd::OverLimit { limit: LimitKind::DiskBytes, value: 64 << 20 });
+    // Two seconds, but for others who free as much of the disk at that moment.
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    println!("deleted files that are held open were ended after {took:?}");
+    assert_eq!(unwatched(&format!("{line}; echo alive"), false).await, "go\nalive\n", "it works where nobody watches");
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine"]
+async fn the_engines_own_files_count_and_end_a_job_as_root_within_seconds() {
+    let line = "trap '' TERM; echo go; for f in hosts resolv.conf hostname; do \
+        dd if=/dev/zero of=/etc/$f bs=1M count=50 2>/dev/null; done";
+    let (received, took) = lease_as(&format!("{line}; while true; do sleep 1; done"), 64 << 20, true).await;
+    assert_eq!(end(&received), LeaseEnd::OverLimit { limit: LimitKind::DiskBytes, value: 64 << 20 });
+    assert!(took < Duration::from_secs(30), "{took:?}");
+    println!("the engine's own files were ended after {took:?}");
+    let survived = unwatched(&format!("{line}; ls -l /etc/hosts; echo alive"), true).await;
+    assert!(survived.contains("52428800") && survived.ends_with("alive\n"), "it works where nobody watches: {survived}");
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine"]
+async fn what_an_image_has_at_tmp_takes_it_from_no_job() {
+    let (node, runtime) = (TestNode::new(), engine().await);
+    let root = ["tmp", "run", "var", "var/tmp"].into_iter().fold(Root::busybox(), |root, path| root.folder(path, 0o755));
+    let image = TestImage::of(root, &json!({}));
+    let pinned = image.pin(&runtime).await;
+    let line = "for d in /tmp /run /var/tmp; do echo mine > $d/new && cat $d/new; done";
+    let plain =
+        docker_output(&["run", "--rm", "-u", "65532", "--tmpfs", "/tmp:mode=1777", &image.name, "touch", "/tmp/x"]);
+    assert!(String::from_utf8_lossy(&plain.stderr).contains("Permission denied"), "an engine alone does so: {plain:?}");
+    for disk_bytes in [64 << 20, 0] {
+        let spec = ContainerSpec { disk_bytes, ..shell(node.node_id, &pinned, line) };
+        assert_eq!(ran(&runtime, &spec).await, "mine\nmine\nmine\n", "with {disk_bytes} bytes of disk");
+    }
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine"]
+async fn a_volume_among_the_kernels_files_is_refused_with_a_sentence() {
+    let (node, runtime) = (TestNode::new(), engine().await);
+    let image = TestImage::of(Root::busybox(), &json!({"Volumes": {"/proc/x": {}}}));
+    let pinned = image.pin(&runtime).await;
+    let error = runtime.create(&shell(node.node_id, &pinned, "true")).await.unwrap_err();
+    assert!(matches!(&error, RuntimeError::InvalidSpec { detail } if detail.contains("volume at '/proc/x'")), "{error}");
 }

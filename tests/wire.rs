@@ -144,6 +144,7 @@ fn job_view() -> JobView {
         lease_count: 1,
         outcome: Some(LeaseEnd::Exited { code: 0 }),
         cost: Amount::from_micros(222),
+        paid_millis: Some(7_990),
         escrow: Amount::ZERO,
         log_bytes: 42,
         log_complete: true,

@@ -224,6 +224,19 @@ impl Answer {
     }
 }
 
+/// Whether an address on the web names, in figures or as this very machine, what strangers have no business with, wherever it is tried. Names are another
+/// matter: what they mean depends on who asks.
+#[must_use]
+pub fn names_private_address(url: &str) -> bool {
+    let Ok(url) = Url::parse(url) else { return false };
+    match url.host() {
+        Some(Host::Ipv4(address)) => !addresses::is_public(address.into()),
+        Some(Host::Ipv6(address)) => !addresses::is_public(address.into()),
+        Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        None => false,
+    }
+}
+
 /// A header of a request; nothing when the value cannot be one.
 #[must_use]
 pub fn secret_header(text: &str) -> Option<HeaderValue> {

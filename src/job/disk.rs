@@ -6,11 +6,12 @@
 //! Invariants
 //! - Two looks are at least [`LOOK_EVERY_MIN`] and twenty times a look's own cost apart, at most [`LOOK_EVERY_MAX`] more.
 //! - Where the file system tells nothing (an engine on another machine), one looks at the shortest allowed interval.
+//! - What no look can see counts as far as both the kernel's count of its writes and the space that was lost speak against it.
 
 use std::time::Duration;
 
 use crate::clock::Steady;
-use crate::runtime::FreeSpace;
+use crate::runtime::{DiskUse, FreeSpace};
 use crate::wire::lease::LimitKind;
 
 /// Shortest time between two looks.
@@ -83,6 +84,7 @@ pub(super) struct DiskWatch {
     files: Pace,
     bytes_left: u64,
     reserve: u64,
+    free_first: Option<u64>,
 }
 
 impl DiskWatch {
@@ -91,11 +93,12 @@ impl DiskWatch {
         let files = Pace { free: files_free(free), looked_at: now, rest: LOOK_EVERY_MIN };
         let bytes = Pace { free: None, looked_at: now, rest: Duration::ZERO };
         let reserve = free.map_or(0, |free| (free.bytes_free / RESERVE_SHARE).min(RESERVE_BYTES));
-        Self { limits, bytes, files, bytes_left: limits.bytes, reserve }
+        let free_first = free.map(|free| free.bytes_free);
+        Self { limits, bytes, files, bytes_left: limits.bytes, reserve, free_first }
     }
 
     /// Whether so little is left that nothing of a stranger's may go on writing. A look does not see everything a job can fill a
-    /// disk with: a file that was deleted and is still open is in no folder.
+    /// disk with: an open file that was deleted and is on its way from one process to another is in nobody's list.
     pub(super) fn is_nearly_full(&self, free: Option<FreeSpace>) -> bool {
         free.is_some_and(|free| free.bytes_free < self.reserve)
     }
@@ -106,17 +109,26 @@ impl DiskWatch {
         self.bytes.is_due(free.map(|free| free.bytes_free), (self.bytes_left / 4).max(1), now)
     }
 
-    /// It has written so many; what follows from it.
+    /// This was seen of it; what follows from it.
     pub(super) fn saw_bytes(
         &mut self,
-        bytes: u64,
+        seen: &DiskUse,
         free: Option<FreeSpace>,
         cost: Duration,
         now: Steady,
     ) -> Option<LimitKind> {
+        let bytes = self.taken(seen, free);
         self.bytes_left = self.limits.bytes.saturating_sub(bytes);
         self.bytes.looked(free.map(|free| free.bytes_free), cost, now);
         (bytes > self.limits.bytes).then_some(LimitKind::DiskBytes)
+    }
+
+    /// How many bytes it takes. What was not seen can be no more than it ever wrote, and no more than is gone from the disk since the
+    /// watch began: a job that writes the same place again and again, or an owner who fills the disk, is not enough.
+    fn taken(&self, seen: &DiskUse, free: Option<FreeSpace>) -> u64 {
+        let lost = self.free_first.zip(free).map(|(first, now)| first.saturating_sub(now.bytes_free));
+        let unseen = seen.written_max.zip(lost).map_or(0, |(written, lost)| written.min(lost));
+        seen.bytes.max(unseen)
     }
 
     /// Whether to count its files. Counting is dearer still, and pointless while the file system lost none.
@@ -160,6 +172,7 @@ impl DiskWatch {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::runtime::ContainerStatus;
 
     const GIB: u64 = 1 << 30;
     const QUICK: Duration = Duration::from_millis(5);
@@ -170,6 +183,10 @@ mod tests {
 
     fn free(bytes_free: u64, files_free: u64) -> Option<FreeSpace> {
         Some(FreeSpace { bytes_free, files_free, files_total: 1_000_000 })
+    }
+
+    fn seen(bytes: u64) -> DiskUse {
+        DiskUse { bytes, written_max: None, status: ContainerStatus::Created }
     }
 
     fn watch(free: Option<FreeSpace>) -> DiskWatch {
@@ -187,20 +204,33 @@ mod tests {
     fn one_looks_when_space_was_lost_and_seldom_otherwise() {
         let mut watch = watch(free(100 * GIB, 900_000));
         assert!(watch.wants_bytes(free(100 * GIB, 0), at(0)), "at once");
-        assert_eq!(watch.saw_bytes(0, free(100 * GIB, 0), QUICK, at(0)), None);
+        assert_eq!(watch.saw_bytes(&seen(0), free(100 * GIB, 0), QUICK, at(0)), None);
         assert!(!watch.wants_bytes(free(99 * GIB, 0), at(1)), "not twice within two seconds");
         assert!(!watch.wants_bytes(free(100 * GIB, 0), at(4)), "nothing was written anywhere");
         assert!(!watch.wants_bytes(free(100 * GIB - GIB / 5, 0), at(4)), "not enough to bring it over");
         assert!(watch.wants_bytes(free(100 * GIB - GIB / 4, 0), at(4)));
         assert!(watch.wants_bytes(free(100 * GIB, 0), at(17)), "now and then in any case");
-        assert_eq!(watch.saw_bytes(GIB, None, QUICK, at(20)), None, "all of it is still its own");
-        assert_eq!(watch.saw_bytes(GIB + 1, None, QUICK, at(22)), Some(LimitKind::DiskBytes));
+        assert_eq!(watch.saw_bytes(&seen(GIB), None, QUICK, at(20)), None, "all of it is still its own");
+        assert_eq!(watch.saw_bytes(&seen(GIB + 1), None, QUICK, at(22)), Some(LimitKind::DiskBytes));
+    }
+
+    #[test]
+    fn what_no_look_can_see_counts_where_both_its_writes_and_the_lost_space_speak_against_it() {
+        let unseen = |written, lost: u64| {
+            let mut watch = watch(free(100 * GIB, 0));
+            let seen = DiskUse { written_max: written, ..seen(GIB / 2) };
+            watch.saw_bytes(&seen, free(100 * GIB - lost, 0), QUICK, at(9))
+        };
+        assert_eq!(unseen(Some(3 * GIB), 2 * GIB), Some(LimitKind::DiskBytes));
+        assert_eq!(unseen(Some(3 * GIB), GIB), None, "it wrote the same place again and again");
+        assert_eq!(unseen(Some(GIB), 9 * GIB), None, "somebody else fills the disk");
+        assert_eq!(unseen(None, 9 * GIB), None, "everything was seen, or nobody counts");
     }
 
     #[test]
     fn a_dear_look_is_not_repeated_before_it_has_paid() {
         let mut watch = watch(None);
-        let _ = watch.saw_bytes(0, None, Duration::from_secs(1), at(0));
+        let _ = watch.saw_bytes(&seen(0), None, Duration::from_secs(1), at(0));
         assert!(!watch.wants_bytes(None, at(19)));
         assert!(watch.wants_bytes(None, at(20)), "where nothing is known of the file system");
     }

@@ -47,6 +47,34 @@ pub(crate) fn disk_bytes_total(path: &Path) -> io::Result<u64> {
     Ok(stat.f_blocks.saturating_mul(stat.f_frsize))
 }
 
+/// Bytes that a file takes on its disk.
+pub(crate) fn file_bytes(path: &Path) -> io::Result<u64> {
+    std::fs::metadata(path).map(|file| std::os::unix::fs::MetadataExt::blocks(&file).saturating_mul(512))
+}
+
+/// A file that is in no folder any more.
+#[derive(Debug)]
+pub(crate) struct DeletedFile {
+    /// Device and number, which no other file has.
+    pub(crate) id: (u64, u64),
+    /// What it takes on its disk.
+    pub(crate) bytes: u64,
+}
+
+/// What `path`, one of the kernel's links to what a process has open, leads to, if that is a deleted file.
+pub(crate) fn deleted_file(path: &Path) -> io::Result<Option<DeletedFile>> {
+    use std::os::unix::fs::MetadataExt as _;
+    let file = std::fs::metadata(path)?;
+    let is_deleted = file.is_file() && file.nlink() == 0;
+    Ok(is_deleted.then(|| DeletedFile { id: (file.dev(), file.ino()), bytes: file.blocks().saturating_mul(512) }))
+}
+
+/// Whether two files lie on one file system.
+pub(crate) fn same_file_system(a: &Path, b: &Path) -> io::Result<bool> {
+    let key = |path| rustix::fs::statvfs(path).map(|stat| (stat.f_fsid, stat.f_blocks, stat.f_frsize));
+    Ok(key(a)? == key(b)?)
+}
+
 /// The beginning of a file as text; `None` when it cannot be read or is no text.
 pub(crate) fn read_start(path: &Path, bytes_max: u64) -> Option<String> {
     use std::io::Read as _;

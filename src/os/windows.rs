@@ -130,6 +130,30 @@ pub(crate) fn disk_free(path: &Path) -> io::Result<(u64, u64, u64)> {
     disk_bytes_free(path).map(|bytes| (bytes, 0, 0))
 }
 
+/// Bytes that a file takes on its disk, about.
+pub(crate) fn file_bytes(path: &Path) -> io::Result<u64> {
+    std::fs::metadata(path).map(|file| file.len())
+}
+
+/// See the file for Unix.
+#[derive(Debug)]
+pub(crate) struct DeletedFile {
+    /// Device and number, which no other file has.
+    pub(crate) id: (u64, u64),
+    /// What it takes on its disk.
+    pub(crate) bytes: u64,
+}
+
+/// Engines on Windows run in a virtual machine, whose files are nobody's here to look at.
+pub(crate) fn deleted_file(_path: &Path) -> io::Result<Option<DeletedFile>> {
+    Ok(None)
+}
+
+/// See [`deleted_file`].
+pub(crate) fn same_file_system(_a: &Path, _b: &Path) -> io::Result<bool> {
+    Ok(false)
+}
+
 /// See the file for Linux.
 pub(crate) fn disk_weight_exists() -> bool {
     false

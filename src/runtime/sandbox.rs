@@ -107,6 +107,12 @@ pub enum PlanError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// A volume of the image in a place where there can be none.
+    #[error("the image has a volume at '{path}', where the kernel's own files are; build it without")]
+    BadVolume {
+        /// As the image has it.
+        path: String,
+    },
     /// Not separated as well as somebody wants.
     #[error("{} isolation{} cannot be had here", word(asked.unwrap_or(*owner)), if *with_gpus { " with a GPU" } else { "" })]
     NoIsolation {

@@ -68,8 +68,10 @@ pub struct LogEntry {
 /// What a container has on disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskUse {
-    /// Bytes of the files it has written or changed.
+    /// Bytes of the files it has written or changed, also of those that were deleted and are still open, as far as was seen.
     pub bytes: u64,
+    /// All that it ever wrote to disks, in bytes, where not everything could be looked at and the kernel counts that.
+    pub written_max: Option<u64>,
     /// Its state at that moment.
     pub status: ContainerStatus,
 }

@@ -268,6 +268,9 @@ pub struct JobView {
     pub outcome: Option<LeaseEnd>,
     /// What it has cost so far (settled leases).
     pub cost: Amount,
+    /// Milliseconds of running time that were paid, once a lease was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub paid_millis: Option<u64>,
     /// What is held in escrow for it now.
     pub escrow: Amount,
     /// Log bytes available, counted over the frames of [`super::logs`].

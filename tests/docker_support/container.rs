@@ -18,6 +18,23 @@ impl TestNode {
     }
 }
 
+impl TestNode {
+    /// The one node that a coordinator knows, as soon as it does.
+    pub(crate) async fn of(api: &fizz::http::ApiClient, admin: &fizz::wire::Secret) -> Self {
+        in_time(async {
+            loop {
+                let nodes = api.get("/v1/admin/nodes").bearer(admin);
+                let nodes: fizz::wire::node::NodeList = nodes.receive().await.unwrap();
+                if let Some(node) = nodes.nodes.first() {
+                    return Self { node_id: node.node_id };
+                }
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+        })
+        .await
+    }
+}
+
 impl Drop for TestNode {
     fn drop(&mut self) {
         let filter = format!("label=io.fizz.node={}", self.node_id);

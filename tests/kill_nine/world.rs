@@ -231,6 +231,10 @@ impl Drop for World {
         for container in containers(self.node_id) {
             crate::engine::docker(&["rm", "--force", &container]);
         }
+        let filter = format!("label={}={}", fizz::runtime::LABEL_NODE, self.node_id);
+        for network in crate::engine::docker(&["network", "ls", "--quiet", "--filter", &filter]).lines() {
+            crate::engine::docker(&["network", "rm", network]);
+        }
     }
 }
 

@@ -25,7 +25,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::docker_support::raw_tar::tar_of;
-use super::docker_support::{TestImage, docker, docker_output, in_time};
+use super::docker_support::{TestImage, TestNode, docker, docker_output, in_time};
 
 /// Prints a line per attempt and fails at the end if one went in the sandbox or not in its control.
 #[derive(Default)]
@@ -167,6 +167,8 @@ struct World {
     _stop: watch::Sender<signals::Stop>,
     key: String,
     image: TestImage,
+    /// Removes what its node has on the engine, probes of its network included.
+    _left: TestNode,
     folder: TempDir,
 }
 
@@ -206,9 +208,11 @@ impl World {
         };
         let (stop, stopped) = signals::channel();
         let agent = agent::build(options, Clock::system()).await.unwrap();
+        let node = tokio::spawn(agent.run(stopped));
         Self {
             renter: RentClient::new(&url, &trust, account.api_key.clone()).unwrap(),
-            node: tokio::spawn(agent.run(stopped)),
+            node,
+            _left: TestNode::of(&api, running.admin_token()).await,
             _stop: stop,
             key: account.api_key.expose().to_owned(),
             running,

@@ -26,6 +26,10 @@ const PIECES_MAX: usize = 4;
 /// A command that has closed its output has ended after so many looks at it, or is taken to go on in the background.
 const LOOKS_MAX: u32 = 100;
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+/// Exit code of shells for a command that is not there.
+const CODE_NOT_FOUND: i32 = 127;
+/// Exit code of shells for one that cannot be executed.
+const CODE_NOT_EXECUTABLE: i32 = 126;
 
 /// Where answers go; a closed one means that the session is over.
 pub(super) type Answers = mpsc::Sender<Bytes>;
@@ -161,20 +165,25 @@ async fn command_in(
     input: &mut Input,
     answers: &Answers,
 ) -> Result<i32, Sentence> {
-    let Exec { id, input: stdin, mut output } =
-        runtime.exec(container, spec).await.map_err(|error| error.to_string())?;
+    let Exec { id, input: stdin, mut output } = match runtime.exec(container, spec).await {
+        Ok(exec) => exec,
+        Err(error) => return not_begun(&error, answers).await,
+    };
     let mut killer =
         Killer { runtime: Arc::clone(runtime), container: container.clone(), mark: Some(spec.mark.clone()) };
     let handing_over = async {
         while let Some(piece) = output.next().await {
-            let (stream, bytes) = piece.map_err(|error| error.to_string())?;
+            let (stream, bytes) = match piece {
+                Ok(piece) => piece,
+                Err(error) => return not_begun(&error, answers).await.map(Some),
+            };
             let kind = match stream {
                 LogStream::Stdout | LogStream::Notice => ReachKind::Stdout,
                 LogStream::Stderr => ReachKind::Stderr,
             };
             answer(answers, kind, &bytes).await?;
         }
-        Ok(())
+        Ok(None)
     };
     let feeding = async {
         match feed(runtime.as_ref(), &id, stdin, input).await {
@@ -188,13 +197,27 @@ async fn command_in(
         () = answers.closed() => Err("the renter went away".to_owned()),
     };
     match ended {
-        Ok(()) => {
+        Ok(Some(code)) => Ok(code),
+        Ok(None) => {
             // What it left running in the background is the job's own now.
             killer.mark = None;
             exit_code(runtime.as_ref(), &id).await
         }
         Err(why) => Err(why),
     }
+}
+
+/// A command that is not there or cannot be executed ends as in a shell: with a sentence and the code that shells have for it.
+async fn not_begun(error: &RuntimeError, answers: &Answers) -> Result<i32, Sentence> {
+    let code = if matches!(error, RuntimeError::CommandNotFound { .. }) {
+        CODE_NOT_FOUND
+    } else if matches!(error, RuntimeError::CommandNotExecutable { .. }) {
+        CODE_NOT_EXECUTABLE
+    } else {
+        return Err(error.to_string());
+    };
+    answer(answers, ReachKind::Stderr, format!("{error}\n").as_bytes()).await?;
+    Ok(code)
 }
 
 /// Ends a command when the session lets go of it, also when its task is cut off.

@@ -106,9 +106,13 @@ pub fn is_trouble(view: &JobView) -> bool {
     }
 }
 
-/// From the first start to the end, or to `now` while it runs.
+/// What was paid, once it was; else from the first start to the end, or to `now` while it runs: with the coordinator's eyes, which see
+/// an agent that was away only when it is back.
 #[must_use]
 pub fn ran_for(view: &JobView, now: Timestamp) -> Option<Duration> {
+    if let Some(paid) = view.paid_millis {
+        return Some(Duration::from_millis(paid));
+    }
     let ended = view.ended_at.unwrap_or(now);
     Duration::try_from(ended.duration_since(view.started_at?)).ok()
 }
@@ -198,6 +202,7 @@ pub(crate) mod tests {
             lease_count: 1,
             outcome,
             cost: Amount::from_micros(1_200),
+            paid_millis: None,
             escrow: Amount::ZERO,
             log_bytes: 0,
             log_complete: true,

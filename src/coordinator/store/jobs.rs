@@ -59,7 +59,9 @@ macro_rules! job_query {
     ($rest:literal) => {
         concat!(
             "SELECT j.*, l.lease_id, l.node_id, l.rate, l.phase, l.pull_per_mille, b.balance AS escrow, \
-             o.bytes AS output_bytes, o.sha256 AS output_sha256 FROM jobs j \
+             o.bytes AS output_bytes, o.sha256 AS output_sha256, \
+             (SELECT json_extract(receipt, '$.billed_millis') FROM receipts r WHERE r.lease_id = l.lease_id) AS paid_millis \
+             FROM jobs j \
              LEFT JOIN leases l ON l.job_id = j.job_id AND l.number = j.lease_count \
              LEFT JOIN ledger_balances b ON b.account = 'escrow:' || j.job_id \
              LEFT JOIN outputs o ON o.lease_id = l.lease_id ",
@@ -275,6 +277,7 @@ fn read_view(row: &SqliteRow) -> Result<JobView, StoreError> {
         lease_count: read_int(row, "lease_count")?,
         outcome: read_json_opt(row, "outcome")?,
         cost: Amount::from_micros(row.try_get("cost")?),
+        paid_millis: read_int_opt(row, "paid_millis")?,
         escrow: Amount::from_micros(row.try_get::<Option<i64>, _>("escrow")?.unwrap_or(0)),
         log_bytes: read_int(row, "log_bytes")?,
         log_complete: ended_at.is_some(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{BYTES_MAX, InvalidJob, NAME_CHARS_MAX, absolute_path, refuse};
+use crate::http::public;
 use crate::wire::Secret;
 use crate::wire::job::{
     HealthCheck, HealthTest, InputSpec, RegistryLogin, Resources, RestartPolicy, RestartWhen, ServiceSpec,
@@ -98,6 +99,9 @@ fn inputs(inputs: &[InputSpec]) -> Result<(), InvalidJob> {
         let field = |name: &str| format!("inputs[{index}].{name}");
         if !is_web_address(&input.url) {
             return refuse(&field("url"), "must be an address such as https://example.com/data, without a login in it");
+        }
+        if public::names_private_address(&input.url) {
+            return refuse(&field("url"), "names a private address; nodes fetch from the public internet only");
         }
         if input.sha256.len() != 64 || !input.sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
             return refuse(&field("sha256"), "must have 64 hexadecimal digits, as sha256sum prints them");

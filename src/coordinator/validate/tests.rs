@@ -133,6 +133,15 @@ fn inputs_are_web_addresses_with_a_checksum_and_a_path_of_their_own() {
     for url in ["ftp://x/y", "file:///etc/passwd", "https://", "https://u:p@example.com/", "https://a b/", "/x"] {
         refused("services[0].inputs[0].url", |j| j.services[0].inputs = vec![InputSpec { url: url.into(), ..input() }]);
     }
+    for url in [
+        "http://127.0.0.1/",
+        "https://192.168.1.1:8443/x",
+        "http://0x7f.1/",
+        "http://[fd00::1]/",
+        "http://localhost:9/",
+    ] {
+        refused("services[0].inputs[0].url", |j| j.services[0].inputs = vec![InputSpec { url: url.into(), ..input() }]);
+    }
     for sha256 in ["", "00", &"g".repeat(64)] {
         refused("services[0].inputs[0].sha256", |j| {
             j.services[0].inputs = vec![InputSpec { sha256: sha256.into(), ..input() }];

@@ -11,7 +11,7 @@ use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _, AsyncWriteExt as _};
 use url::Url;
 
 use super::{InputFailure, shown};
-use crate::http::public::{Answer, PublicError, PublicHttp};
+use crate::http::public::{self, Answer, PublicError, PublicHttp};
 use crate::job::backoff::Backoff;
 use crate::wire::job::InputSpec;
 use crate::wire::lease::FailureKind;
@@ -194,6 +194,10 @@ fn of_http(input: &InputSpec, error: PublicError, progressed: bool) -> Broken {
     let why = error.to_string();
     match error {
         PublicError::Unreachable { .. } => Broken::Again { why, progressed },
+        // Nowhere would it be fetched.
+        PublicError::NotPublic { .. } if public::names_private_address(&input.url) => {
+            Broken::Final(InputFailure { why: FailureKind::InvalidSpec, ..unavailable(input, &why) })
+        }
         PublicError::BadUrl { .. }
         | PublicError::NotPublic { .. }
         | PublicError::TooManyRedirects { .. }

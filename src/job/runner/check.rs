@@ -110,12 +110,14 @@ async fn run(
         Ok(exec) => exec,
         // The engine is there and could not run it: the command is not in the image.
         Err(RuntimeError::Engine { detail, .. }) => return Ok(Err(format!("the check could not be run: {detail}"))),
-        Err(error @ RuntimeError::CommandNotFound { .. }) => return Ok(Err(error.to_string())),
-        Err(error) => return Err(error),
+        Err(error) => return not_begun(error).map(Err),
     };
     let mut words = Vec::new();
     while let Some(piece) = exec.output.next().await {
-        let (_, bytes) = piece?;
+        let (_, bytes) = match piece {
+            Ok(piece) => piece,
+            Err(error) => return not_begun(error).map(Err),
+        };
         let room = WORDS_BYTES_MAX - words.len();
         words.extend_from_slice(bytes.get(..bytes.len().min(room)).unwrap_or_default());
     }
@@ -128,6 +130,12 @@ async fn run(
         }
     }
     Ok(Err("the check closed its output and did not end".to_owned()))
+}
+
+/// A command that is not in the container is the check's own fault; everything else says nothing of it.
+fn not_begun(error: RuntimeError) -> Result<String, RuntimeError> {
+    let own = matches!(error, RuntimeError::CommandNotFound { .. } | RuntimeError::CommandNotExecutable { .. });
+    if own { Ok(error.to_string()) } else { Err(error) }
 }
 
 fn said(words: &[u8]) -> String {

@@ -49,7 +49,7 @@ async fn look(
         match runtime.disk_used(id).await {
             Ok(used) => {
                 let now = clock.steady();
-                let over = watch.saw_bytes(used.bytes, free, now.since(began), now);
+                let over = watch.saw_bytes(&used, free, now.since(began), now);
                 match used.status {
                     ContainerStatus::Exited(_) => return Err(Over),
                     ContainerStatus::Created | ContainerStatus::Running { .. } | ContainerStatus::Paused { .. } => {}

@@ -1,13 +1,20 @@
 //! A lease's GPUs: taken before its containers are made, watched from inside while they run.
+//!
+//! Invariant: what is heard from inside a container is its renter's word. It makes the node at fault only when the machine itself has
+//! lost the card; else it is a failed check of the job's, paid and subject to its restart policy like any other. A new start also gives
+//! back a card that only the container had lost.
 
+use std::path::Path;
+use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
+use crate::hardware::cards;
 use crate::job::gpus::Gpus;
-use crate::job::machine::{Input, Machine};
-use crate::runtime::gpu::{GpuBinding, check_command};
+use crate::job::machine::{Heard, Input, Machine};
+use crate::runtime::gpu::{GpuBinding, GpuCard, check_command};
 use crate::runtime::{ContainerId, ContainerRuntime, ContainerStatus, ExecSpec, RuntimeError};
 use crate::wire::job::JobSpec;
 use crate::wire::lease::{Assignment, FailureKind};
@@ -45,9 +52,14 @@ pub(super) fn of_service(spec: &JobSpec, index: usize, taken: &[GpuBinding]) -> 
     taken.iter().skip(before).take(own).cloned().collect()
 }
 
-/// Answers when a GPU was taken from the running container (a reload of the service manager rewrites its device rules); `None`
-/// when it has ended before.
-pub(super) async fn watch(runtime: Arc<dyn ContainerRuntime>, id: ContainerId, gpus: Vec<GpuBinding>) -> Option<Input> {
+/// Answers when a GPU was taken from the running container of service number `index` (a reload of the service manager rewrites its
+/// device rules); `None` when it has ended before.
+pub(super) async fn watch(
+    runtime: Arc<dyn ContainerRuntime>,
+    id: ContainerId,
+    index: usize,
+    gpus: Vec<GpuBinding>,
+) -> Option<Input> {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
         match runtime.inspect(&id).await {
@@ -58,14 +70,52 @@ pub(super) async fn watch(runtime: Arc<dyn ContainerRuntime>, id: ContainerId, g
         for gpu in &gpus {
             // Once may be the driver's moment; twice is not.
             if is_lost(&runtime, &id, gpu).await && is_lost(&runtime, &id, gpu).await {
-                let name = match gpu {
-                    GpuBinding::Nvidia { uuid } => uuid,
-                    GpuBinding::RenderNode { pci, .. } => pci,
-                };
-                let detail = format!("the container no longer reaches its GPU {name}");
-                return Some(Input::GiveUp { why: FailureKind::GpuLost, detail });
+                return Some(verdict(gpu, machine_has(gpu).await, index));
             }
         }
+    }
+}
+
+/// What follows when a container says that a GPU was taken from it.
+fn verdict(gpu: &GpuBinding, machine_has_it: bool, index: usize) -> Input {
+    let name = match gpu {
+        GpuBinding::Nvidia { uuid } => uuid,
+        GpuBinding::RenderNode { pci, .. } => pci,
+    };
+    if machine_has_it {
+        let detail = format!("the container no longer reaches its GPU {name}, which its node still has");
+        Input::of(index, Heard::Unhealthy { detail })
+    } else {
+        Input::GiveUp { why: FailureKind::GpuLost, detail: format!("the node has lost the GPU {name}") }
+    }
+}
+
+/// Whether the machine itself still has the card: by the kernel's lists, and for NVIDIA's also by the driver's own program where that
+/// is installed, because a card that fell off its bus stays in the lists.
+async fn machine_has(gpu: &GpuBinding) -> bool {
+    let look = tokio::task::spawn_blocking(|| cards::look(Path::new("/")));
+    let listed = look.await.is_ok_and(|cards| is_listed(gpu, &cards));
+    match gpu {
+        GpuBinding::Nvidia { uuid } if listed => driver_lists(uuid).await,
+        GpuBinding::Nvidia { .. } | GpuBinding::RenderNode { .. } => listed,
+    }
+}
+
+fn is_listed(gpu: &GpuBinding, cards: &[GpuCard]) -> bool {
+    cards.iter().any(|card| match gpu {
+        GpuBinding::Nvidia { uuid } => card.uuid.as_ref() == Some(uuid),
+        GpuBinding::RenderNode { pci, .. } => card.pci == *pci && card.render_node.is_some(),
+    })
+}
+
+/// A driver that does not answer has lost its cards; one without the program is believed.
+async fn driver_lists(uuid: &str) -> bool {
+    let mut command = tokio::process::Command::new("nvidia-smi");
+    command.arg("-L").stdin(Stdio::null()).kill_on_drop(true);
+    match tokio::time::timeout(ANSWER_MAX, command.output()).await {
+        Ok(Ok(output)) => String::from_utf8_lossy(&output.stdout).contains(uuid),
+        Ok(Err(error)) => error.kind() == std::io::ErrorKind::NotFound,
+        Err(_) => false,
     }
 }
 
@@ -84,6 +134,22 @@ async fn is_lost(runtime: &Arc<dyn ContainerRuntime>, id: &ContainerId, gpu: &Gp
 mod tests {
     use super::*;
     use crate::wire::job::{Resources, ServiceSpec};
+
+    #[test]
+    fn a_containers_word_for_a_lost_gpu_is_the_nodes_fault_only_when_the_machine_has_lost_it() {
+        let gpu = GpuBinding::Nvidia { uuid: "GPU-a".into() };
+        let card =
+            |uuid: &str| GpuCard { pci: "0000:01:00.0".into(), uuid: Some(uuid.into()), render_node: None, group: 0 };
+        assert!(is_listed(&gpu, &[card("GPU-b"), card("GPU-a")]) && !is_listed(&gpu, &[card("GPU-b")]));
+        let amd = GpuBinding::RenderNode { path: "/dev/dri/renderD128".into(), pci: "0000:01:00.0".into(), group: 1 };
+        assert!(!is_listed(&amd, &[card("GPU-b")]), "its node is gone");
+        assert!(matches!(verdict(&gpu, false, 0), Input::GiveUp { why: FailureKind::GpuLost, .. }));
+        for (index, own) in [(0, true), (2, false)] {
+            let told = verdict(&gpu, true, index);
+            let companions = matches!(&told, Input::Companion { index: 2, heard: Heard::Unhealthy { .. } });
+            assert_eq!((matches!(told, Input::Unhealthy { .. }), companions), (own, !own));
+        }
+    }
 
     #[test]
     fn services_get_their_own_gpus_and_no_other() {

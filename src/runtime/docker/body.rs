@@ -29,6 +29,8 @@ pub(super) fn body(spec: &ContainerSpec, plan: &Plan, facts: &EngineFacts) -> Co
         working_dir: Some(plan.workdir.clone()),
         labels: Some(labels),
         // The image's own would be run beside the job, outside of its share of the processor; a job's checks are Fizz's.
+        // An image's own could be one that ends nothing.
+        stop_signal: Some("SIGTERM".to_owned()),
         healthcheck: Some(HealthConfig { test: Some(vec!["NONE".to_owned()]), ..HealthConfig::default() }),
         tty: Some(false),
         open_stdin: Some(false),
@@ -102,8 +104,8 @@ fn options(tmpfs: &Tmpfs, facts: &EngineFacts) -> String {
     match tmpfs.owner {
         // It knows neither a number of files nor an owner; both count as the container's memory and nobody else is in there.
         _ if facts.podman => format!("{common},mode=1777"),
-        None => format!("{common},nr_inodes={},mode=1777", tmpfs.files),
-        Some((uid, gid)) => format!("{common},nr_inodes={},mode=0755,uid={uid},gid={gid}", tmpfs.files),
+        None => format!("{common},nr_inodes={},mode={:04o}", tmpfs.files, tmpfs.mode),
+        Some((uid, gid)) => format!("{common},nr_inodes={},mode={:04o},uid={uid},gid={gid}", tmpfs.files, tmpfs.mode),
     }
 }
 

@@ -164,7 +164,7 @@ fn tar_of(folders: &[Folder], uid: u32, gid: u32) -> std::io::Result<Vec<u8>> {
     for folder in folders {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Directory);
-        header.set_mode(0o755);
+        header.set_mode(folder.mode);
         header.set_uid(u64::from(uid));
         header.set_gid(u64::from(gid));
         header.set_size(0);
@@ -177,7 +177,7 @@ fn refused(error: PlanError) -> RuntimeError {
     match error {
         PlanError::NoIsolation { .. } => RuntimeError::NoIsolation { wanted: error.to_string() },
         PlanError::RootRefused { .. } => RuntimeError::OwnerRefuses { detail: error.to_string() },
-        PlanError::BadOutput { .. } | PlanError::TooManyVolumes { .. } => {
+        PlanError::BadOutput { .. } | PlanError::BadVolume { .. } | PlanError::TooManyVolumes { .. } => {
             RuntimeError::InvalidSpec { detail: error.to_string() }
         }
     }
@@ -207,7 +207,8 @@ mod tests {
 
     #[test]
     fn the_archive_of_folders_holds_folders_of_the_jobs_user_and_nothing_else() {
-        let folders = [Folder { path: "/work".to_owned() }, Folder { path: "/a/b".to_owned() }];
+        let folders =
+            [Folder { path: "/work".to_owned(), mode: 0o755 }, Folder { path: "/a/b".to_owned(), mode: 0o1777 }];
         let tar = tar_of(&folders, 65_532, 7).unwrap();
         let mut archive = tar::Archive::new(tar.as_slice());
         let seen: Vec<_> = archive
@@ -221,6 +222,6 @@ mod tests {
                 (entry.path().unwrap().to_string_lossy().into_owned(), uid, gid, mode)
             })
             .collect();
-        assert_eq!(seen, [("work".to_owned(), 65_532, 7, 0o755), ("a/b".to_owned(), 65_532, 7, 0o755)]);
+        assert_eq!(seen, [("work".to_owned(), 65_532, 7, 0o755), ("a/b".to_owned(), 65_532, 7, 0o1777)]);
     }
 }

@@ -104,8 +104,13 @@ fn from_answer(what: &'static str, status: u16, message: &str) -> RuntimeError {
     let detail = short(message);
     let lower = message.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
-    if says(&["no space left on device", "disk quota exceeded"]) {
+    // The kernel's words stand at the end; before them a path may stand, which is the job's to choose.
+    let ends = |words: &[&str]| words.iter().any(|word| lower.trim_end().trim_end_matches(": unknown").ends_with(word));
+    if ends(&["no space left on device", "disk quota exceeded"]) {
         return RuntimeError::NoSpace { detail };
+    }
+    if let Some(error) = from_exec(message).filter(|_| what == "run a command") {
+        return error;
     }
     if status == 404 && says(&["no such container"]) {
         return RuntimeError::NoSuchContainer;
@@ -114,7 +119,7 @@ fn from_answer(what: &'static str, status: u16, message: &str) -> RuntimeError {
         return RuntimeError::ImageNotFound { image: String::new(), detail };
     }
     // Its own parts cannot reach each other: nothing is wrong with the container, whatever else the words say.
-    if says(&["dial unix", "transport is closing", "transport: ", "ttrpc: closed"]) {
+    if !is_of_runc(&lower) && says(&["dial unix", "transport is closing", "transport: ", "ttrpc: closed"]) {
         return RuntimeError::Engine { what, detail };
     }
     if what == "start a container" {
@@ -136,6 +141,33 @@ fn from_answer(what: &'static str, status: u16, message: &str) -> RuntimeError {
         return RuntimeError::InvalidSpec { detail };
     }
     RuntimeError::Engine { what, detail }
+}
+
+/// Whether it is what runc says of one container, quoting what the job wrote, and not the engine of itself.
+fn is_of_runc(lower: &str) -> bool {
+    let before_quotes = lower.split(['"', '\'']).next().unwrap_or_default();
+    before_quotes.contains("oci runtime create failed")
+}
+
+/// What the engine says, as an answer or in place of a command's output, when it could not begin the command at all.
+pub(super) fn from_exec(message: &str) -> Option<RuntimeError> {
+    let words = message.strip_prefix("OCI runtime exec failed: ").or_else(|| message.strip_prefix("crun: "))?;
+    let program = words.split(['"', '`']).nth(1).unwrap_or("it").to_owned();
+    // What is quoted is the renter's own words.
+    let plain = words.replace(&program, "").to_lowercase();
+    let says = |words: &[&str]| words.iter().any(|word| plain.contains(word));
+    Some(if says(&["cwd", "chdir"]) {
+        RuntimeError::InvalidSpec { detail: "the working directory is not in the container".to_owned() }
+    } else if says(&["permission denied", "exec format error", "is a directory"]) {
+        RuntimeError::CommandNotExecutable { detail: program }
+    } else if says(&["not found", "no such file or directory"]) {
+        RuntimeError::CommandNotFound { detail: program }
+    } else {
+        RuntimeError::Engine {
+            what: "run a command",
+            detail: words.trim_end().trim_end_matches(": unknown").to_owned(),
+        }
+    })
 }
 
 /// The engine wraps its sentences in layers of "OCI runtime create failed: … : unknown"; people need the end of it.
@@ -187,6 +219,20 @@ mod tests {
     }
 
     #[test]
+    fn a_job_that_writes_an_engines_words_into_its_own_chooses_no_kind_of_failure() {
+        let runc = "OCI runtime create failed: runc create failed: unable to start container process: ";
+        for words in ["no space left on device", "dial unix", "transport: "] {
+            let missing =
+                format!("{runc}exec: \"/bin/{words}\": stat /bin/{words}: no such file or directory: unknown");
+            let missing = answer("start a container", 400, &missing);
+            assert!(matches!(missing, RuntimeError::CommandNotFound { .. }), "{missing:?}");
+            let workdir = format!("Cannot mkdir: /bin/sh/{words} is not a directory");
+            let workdir = answer("create a container", 500, &workdir);
+            assert!(!matches!(workdir, RuntimeError::NoSpace { .. }), "{workdir:?}");
+        }
+    }
+
+    #[test]
     fn start_errors_tell_a_missing_command_from_one_that_cannot_run() {
         let missing = "OCI runtime create failed: container_linux.go:380: starting container process caused: exec: \"nope\": executable file not found in $PATH: unknown";
         assert!(matches!(answer("start a container", 400, missing), RuntimeError::CommandNotFound { .. }));
@@ -194,6 +240,26 @@ mod tests {
         assert!(matches!(answer("start a container", 400, locked), RuntimeError::CommandNotExecutable { .. }));
         let workdir = "the working directory 'x' is invalid, it needs to be an absolute path";
         assert!(matches!(answer("create a container", 400, workdir), RuntimeError::InvalidSpec { .. }));
+    }
+
+    #[test]
+    fn a_command_that_could_not_begin_in_a_container_is_told_by_its_kind_and_name() {
+        let begin = "OCI runtime exec failed: exec failed: unable to start container process: ";
+        let said = |words: &str| from_exec(&format!("{begin}{words}: unknown\r\n")).unwrap().to_string();
+        assert_eq!(
+            said(r#"exec: "permission denied": executable file not found in $PATH"#),
+            "the command was not found in the image: permission denied"
+        );
+        assert_eq!(
+            said(r#"exec: "/nope": stat /nope: no such file or directory"#),
+            "the command was not found in the image: /nope"
+        );
+        assert_eq!(said(r#"exec: "/etc/x": permission denied"#), "the command cannot be executed: /etc/x");
+        assert!(said(r#"chdir to cwd ("/no") set in config.json failed: no such file"#).contains("working directory"));
+        let podman = "crun: executable file `nope` not found in $PATH: No such file or directory";
+        assert!(matches!(from_exec(podman), Some(RuntimeError::CommandNotFound { .. })));
+        assert!(from_exec("all is well").is_none());
+        assert!(matches!(answer("run a command", 400, podman), RuntimeError::CommandNotFound { .. }));
     }
 
     #[test]

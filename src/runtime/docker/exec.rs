@@ -61,12 +61,18 @@ impl DockerRuntime {
             return Err(RuntimeError::Engine { what: "run a command", detail });
         };
         let address = self.address.clone();
-        let output = output.map(move |piece| match piece {
-            Ok(LogOutput::StdErr { message }) => Ok((LogStream::Stderr, message)),
-            Ok(LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message }) => {
-                Ok((LogStream::Stdout, message))
-            }
-            Err(error) => Err(errors::classify(&address, "run a command", error)),
+        let output = output.enumerate().map(move |(number, piece)| {
+            let (stream, message) = match piece {
+                Ok(LogOutput::StdErr { message }) => (LogStream::Stderr, message),
+                Ok(LogOutput::StdOut { message } | LogOutput::Console { message } | LogOutput::StdIn { message }) => {
+                    (LogStream::Stdout, message)
+                }
+                Err(error) => return Err(errors::classify(&address, "run a command", error)),
+            };
+            // Some engines say it in the command's place when they could not begin it.
+            let failed =
+                (number == 0).then(|| std::str::from_utf8(&message).ok().and_then(errors::from_exec)).flatten();
+            failed.map_or(Ok((stream, message)), Err)
         });
         Ok(Exec { id: ExecId(made.id), input, output: output.boxed() })
     }

@@ -13,10 +13,12 @@ use std::io::Read as _;
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig};
 use bollard::query_parameters::{
-    CreateContainerOptions, ListContainersOptionsBuilder, ListImagesOptionsBuilder, RemoveContainerOptionsBuilder,
+    CreateContainerOptions, ListContainersOptionsBuilder, ListImagesOptionsBuilder, PruneContainersOptionsBuilder,
+    PruneNetworksOptionsBuilder, RemoveContainerOptionsBuilder,
 };
 use futures_util::TryStreamExt as _;
 use sha2::{Digest as _, Sha256};
@@ -35,6 +37,8 @@ use crate::wire::logs::LogStream;
 
 static PACKED: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/probe.gz"));
 const PROGRAM: &str = "/probe";
+/// What a probe left is nobody's by then: they take half a minute at most.
+const OLD_AFTER: Duration = Duration::from_secs(300);
 /// The image's name without its tag.
 pub(super) const IMAGE: &str = "fizz-probe";
 /// How long a probe waits for answers: long enough for a second try of a lost packet.
@@ -73,6 +77,7 @@ impl DockerRuntime {
         rules: &Result<(), NftError>,
     ) -> Result<Verdicts, RuntimeError> {
         self.sweep_probes(&format!("{LABEL_NODE}={node_id}")).await?;
+        self.sweep_old_probes(&[], OLD_AFTER).await;
         let shown = self.try_networks(node_id, policy, around, rules).await;
         self.sweep_probes(&format!("{LABEL_NODE}={node_id}")).await?;
         shown
@@ -274,6 +279,27 @@ impl DockerRuntime {
             self.drop_network(&network).await?;
         }
         Ok(())
+    }
+}
+
+impl DockerRuntime {
+    /// Removes what probes of any agent left that are so old by the engine's clock, with these labels besides. What runs or is in use
+    /// stays.
+    pub(super) async fn sweep_old_probes(&self, labels: &[String], older_than: Duration) {
+        let labels = labels.iter().cloned().chain([format!("{LABEL_PROBE}=1")]);
+        let filters = HashMap::from([
+            ("label".to_owned(), labels.collect()),
+            ("until".to_owned(), vec![format!("{}s", older_than.as_secs())]),
+        ]);
+        let options = PruneContainersOptionsBuilder::new().filters(&filters).build();
+        let containers = self.docker.prune_containers(Some(options));
+        let swept = self.call("sweep old probes", START_DEADLINE, containers).await.map(drop);
+        let options = PruneNetworksOptionsBuilder::new().filters(&filters).build();
+        let networks = self.docker.prune_networks(Some(options));
+        let swept = swept.and(self.call("sweep old probes", START_DEADLINE, networks).await.map(drop));
+        if let Err(error) = swept {
+            tracing::debug!(%error, "what older probes left stays");
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use tokio::net::UnixListener;
 
 use super::*;
+use crate::runtime::LABEL_PROBE;
 use crate::runtime::isolation::Given;
 use crate::wire::LeaseId;
 use crate::wire::job::Isolation;
@@ -52,4 +53,37 @@ async fn every_call_to_an_engine_that_hangs_ends_at_its_deadline() {
     for (name, result) in calls {
         assert!(matches!(result, Err(RuntimeError::TimedOut { .. })), "{name}: {result:?}");
     }
+}
+
+#[tokio::test]
+#[ignore = "needs a Docker engine"]
+async fn what_probes_of_other_agents_left_is_removed_once_it_is_old() {
+    let engine = DockerRuntime::connect(None).await.unwrap();
+    let mark = format!("io.fizz.test={}", LeaseId::generate(crate::clock::Clock::system().now()));
+    let (key, value) = mark.split_once('=').unwrap();
+    let make = async |probe: &str| {
+        let labels = [(key, value), (LABEL_NODE, "another"), (LABEL_PROBE, probe)];
+        let request = bollard::models::NetworkCreateRequest {
+            name: format!("fizz-test-{value}-{probe}"),
+            internal: Some(true),
+            labels: Some(labels.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+            ..Default::default()
+        };
+        engine.docker.create_network(request).await.unwrap().id
+    };
+    let (_left, of_a_job) = (make("1").await, make("").await);
+    let there = async || engine.labelled_networks(&[&mark]).await.unwrap().len();
+    let mark = [mark.clone()];
+    engine.sweep_old_probes(&mark, Duration::from_secs(600)).await;
+    assert_eq!(there().await, 2, "a probe goes on, it may be");
+    let swept = async {
+        while there().await > 1 {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            engine.sweep_old_probes(&mark, Duration::from_secs(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), swept).await.unwrap();
+    let stays = engine.labelled_networks(&[&mark[0]]).await.unwrap();
+    assert_eq!(stays.iter().map(|network| network.0.as_str()).collect::<Vec<_>>(), [of_a_job.as_str()]);
+    engine.docker.remove_network(&of_a_job).await.unwrap();
 }

@@ -270,7 +270,7 @@ impl ContainerRuntime for FakeRuntime {
         let mut world = self.enter(Call::DiskUsed)?;
         let container = world.find(id)?;
         let bytes = container.files.values().map(|file| file.len() as u64).sum();
-        Ok(DiskUse { bytes, status: container.status() })
+        Ok(DiskUse { bytes, written_max: None, status: container.status() })
     }
 
     async fn files_made(&self, id: &ContainerId, files_max: u64) -> Result<u64, RuntimeError> {

@@ -2,6 +2,9 @@
 //!
 //! Folders are made by unpacking a small archive into the container's layer before its first start. The engine unpacks it shut into
 //! that layer, so that a link in the image leads nowhere else; a link or file in the place of the folder itself is replaced.
+//!
+//! A file system in memory gets the mode of the image's folder below it, whatever it is asked to have (runc's doing), so the folders
+//! for passing files are made anew below, for everybody; where the layer is read-only they are at least the job's own.
 
 use super::{JobUser, PlanError};
 use crate::runtime::ContainerSpec;
@@ -22,6 +25,8 @@ const VOLUMES_MAX: usize = 32;
 pub struct Folder {
     /// Absolute, without `.` and `..`.
     pub path: String,
+    /// Its rights, as `chmod` has them.
+    pub mode: u32,
 }
 
 /// A file system in memory. Nothing on it is a device or gains rights; what it holds counts as the container's memory.
@@ -33,8 +38,10 @@ pub struct Tmpfs {
     pub bytes: u64,
     /// Files it can hold.
     pub files: u64,
-    /// Whose it is; everybody may write when absent.
+    /// Whose it is; root's when absent.
     pub owner: Option<(u32, u32)>,
+    /// Its rights, as `chmod` has them.
+    pub mode: u32,
     /// Whether programs can be started from it.
     pub exec: bool,
 }
@@ -44,6 +51,15 @@ const SYSTEM: &[&str] =
     &["/", "/bin", "/boot", "/etc", "/home", "/lib", "/lib64", "/opt", "/root", "/sbin", "/usr", "/var"];
 /// Folders that are not in the container's layer, and what is below them.
 const VOLATILE: &[&str] = &["/dev", "/proc", "/run", "/sys", "/tmp", "/var/run", "/var/tmp"];
+
+/// Folders of the kernel: nothing else can be there.
+const KERNEL: &[&str] = &["/dev", "/proc", "/sys"];
+/// Folders for passing files, of every process of the container.
+const SHARED: &[&str] = &["/tmp", "/run", "/var/tmp"];
+/// Everybody may write, and remove what is one's own.
+const MODE_SHARED: u32 = 0o1777;
+/// Its owner may write.
+const MODE_OWN: u32 = 0o755;
 
 /// Where the program begins.
 pub(super) fn workdir(spec: &ContainerSpec) -> String {
@@ -57,9 +73,11 @@ pub(super) fn made(spec: &ContainerSpec, read_only: bool) -> Result<Vec<Folder>,
     if read_only {
         return Ok(Vec::new());
     }
-    let work = Folder { path: WORK_PATH.to_owned() };
-    let output = output.filter(|path| path != WORK_PATH).map(|path| Folder { path });
-    Ok([Some(work), output].into_iter().flatten().collect())
+    let work = Folder { path: WORK_PATH.to_owned(), mode: MODE_OWN };
+    let output = output.filter(|path| path != WORK_PATH).map(|path| Folder { path, mode: MODE_OWN });
+    let shared = SHARED.iter().map(|path| Folder { path: (*path).to_owned(), mode: MODE_SHARED });
+    // First, for the image may have a link there that leads to a place of the others.
+    Ok(shared.chain([Some(work), output].into_iter().flatten()).collect())
 }
 
 /// The output folder in its plain form, if it can be one.
@@ -93,8 +111,11 @@ fn plain(path: &str) -> Option<String> {
 /// disk, beyond every limit), and the work folder where there is no disk for it.
 pub(super) fn in_memory(spec: &ContainerSpec, user: &JobUser, read_only: bool) -> Result<Vec<Tmpfs>, PlanError> {
     let half = spec.memory_bytes / 2;
-    let shared = |path: &str, bytes| tmpfs(path, bytes, None, false);
-    let mut all = vec![shared("/tmp", half), shared("/run", half.min(RUN_BYTES_MAX)), shared("/var/tmp", half)];
+    let shared = |path: &&str| Tmpfs {
+        mode: MODE_SHARED,
+        ..tmpfs(path, if *path == "/run" { half.min(RUN_BYTES_MAX) } else { half }, user.owner(), false)
+    };
+    let mut all: Vec<Tmpfs> = SHARED.iter().map(shared).collect();
     if read_only {
         all.push(tmpfs(WORK_PATH, half, user.owner(), false));
     }
@@ -104,6 +125,9 @@ pub(super) fn in_memory(spec: &ContainerSpec, user: &JobUser, read_only: bool) -
     let output = spec.output_path.as_deref().and_then(plain);
     for volume in &spec.settings.volumes {
         let path = plain(volume).unwrap_or_else(|| volume.clone());
+        if path == "/" || KERNEL.iter().any(|folder| is_in(&path, folder)) {
+            return Err(PlanError::BadVolume { path });
+        }
         if output.as_deref().is_some_and(|output| is_in(output, &path)) {
             let why = "is in a volume of the image, which is gone when the container ends; use another folder";
             return Err(PlanError::BadOutput { path: spec.output_path.clone().unwrap_or_default(), why });
@@ -116,5 +140,6 @@ pub(super) fn in_memory(spec: &ContainerSpec, user: &JobUser, read_only: bool) -
 }
 
 fn tmpfs(path: &str, bytes: u64, owner: Option<(u32, u32)>, exec: bool) -> Tmpfs {
-    Tmpfs { path: path.to_owned(), bytes, files: (bytes / BYTES_PER_FILE).max(FILES_MIN), owner, exec }
+    let files = (bytes / BYTES_PER_FILE).max(FILES_MIN);
+    Tmpfs { path: path.to_owned(), bytes, files, owner, mode: MODE_OWN, exec }
 }

@@ -111,10 +111,10 @@ fn a_job_gets_its_work_folder_and_its_output_folder() {
         let spec = ContainerSpec { output_path: output.map(str::to_owned), ..spec() };
         planned(&spec).folders.into_iter().map(|folder| folder.path).collect::<Vec<_>>()
     };
-    assert_eq!(folders(None), ["/work"]);
-    assert_eq!(folders(Some("/output")), ["/work", "/output"]);
-    assert_eq!(folders(Some("/work/")), ["/work"]);
-    assert_eq!(folders(Some("//a/./b//")), ["/work", "/a/b"]);
+    assert_eq!(folders(None), ["/tmp", "/run", "/var/tmp", "/work"]);
+    assert_eq!(folders(Some("/output"))[3..], ["/work", "/output"]);
+    assert_eq!(folders(Some("/work/"))[3..], ["/work"]);
+    assert_eq!(folders(Some("//a/./b//"))[3..], ["/work", "/a/b"]);
 }
 
 #[test]
@@ -139,7 +139,7 @@ fn an_output_folder_is_never_a_folder_of_the_system_nor_one_that_is_lost() {
     }
     for path in ["/etc/mine", "/home/me/out", "/devices", "/tmpfs"] {
         let spec = ContainerSpec { output_path: Some(path.to_owned()), ..spec() };
-        assert_eq!(planned(&spec).folders[1].path, path);
+        assert_eq!(planned(&spec).folders[4].path, path);
     }
 }
 
@@ -158,6 +158,10 @@ fn the_volumes_of_an_image_are_in_memory_and_not_on_the_owners_disk() {
     assert_eq!(made.tmpfs.iter().filter(|tmpfs| tmpfs.path == "/tmp").count(), 1);
     spec.output_path = Some("/data/out".to_owned());
     assert!(plan_of(&spec).unwrap_err().to_string().contains("volume"));
+    for kernels in ["/", "/proc", "/sys/x", "//dev/./shm"] {
+        spec.settings.volumes = vec![kernels.to_owned()];
+        assert!(matches!(plan_of(&spec), Err(PlanError::BadVolume { .. })), "{kernels}");
+    }
     spec.output_path = None;
     spec.settings.volumes = (0..100).map(|number| format!("/v{number}")).collect();
     assert!(matches!(plan_of(&spec), Err(PlanError::TooManyVolumes { volumes: 100, .. })));
@@ -231,7 +235,7 @@ proptest! {
         prop_assert!(plan.shm_bytes <= spec.memory_bytes);
         prop_assert!(plan.tmpfs.iter().all(|tmpfs| tmpfs.bytes <= spec.memory_bytes && tmpfs.files > 0));
         prop_assert_eq!(plan.read_only_root, spec.disk_bytes == 0);
-        prop_assert!(plan.folders.len() <= 2);
+        prop_assert!(plan.folders.len() <= 5);
         for folder in &plan.folders {
             let inside = folder.path.starts_with('/') && folder.path.split('/').all(|part| part != "..");
             prop_assert!(inside && folder.path.len() > 1, "{}", folder.path);
