@@ -7,12 +7,22 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::runtime::gpu::GpuBinding;
+use crate::runtime::gpu::{GpuBinding, GpuCard};
 use crate::wire::LeaseId;
 
 /// The node's GPUs. Clones are the same.
 #[derive(Debug, Clone, Default)]
-pub struct Gpus(Arc<Mutex<Pool>>);
+pub struct Gpus(Arc<Mutex<Pool>>, Look);
+
+/// How the machine's own cards are looked at, without any container.
+#[derive(Debug, Clone, Copy)]
+struct Look(fn() -> Vec<GpuCard>);
+
+impl Default for Look {
+    fn default() -> Self {
+        Self(Vec::new)
+    }
+}
 
 #[derive(Debug, Default)]
 struct Pool {
@@ -21,6 +31,18 @@ struct Pool {
 }
 
 impl Gpus {
+    /// GPUs of a machine whose cards `look` finds; it may block.
+    #[must_use]
+    pub fn new(look: fn() -> Vec<GpuCard>) -> Self {
+        Self(Arc::default(), Look(look))
+    }
+
+    /// The machine's own cards at this moment. Blocks.
+    #[must_use]
+    pub fn on_the_machine(&self) -> Vec<GpuCard> {
+        (self.1.0)()
+    }
+
     fn pool(&self) -> MutexGuard<'_, Pool> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }

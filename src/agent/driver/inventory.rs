@@ -54,7 +54,7 @@ impl Driver {
 
 /// The GPUs that leases of an earlier start have. One that is over has been given back: its container is gone.
 pub(super) fn gpus_of(leases: &[LeaseRecord]) -> Gpus {
-    let gpus = Gpus::default();
+    let gpus = Gpus::new(|| cards::look(Path::new(ROOT)));
     for record in leases.iter().filter(|record| record.saved.stage != Stage::Over) {
         gpus.claim(record.assignment.lease_id, &record.saved.gpus);
     }

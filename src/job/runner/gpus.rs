@@ -4,14 +4,12 @@
 //! lost the card; else it is a failed check of the job's, paid and subject to its restart policy like any other. A new start also gives
 //! back a card that only the container had lost.
 
-use std::path::Path;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
 
-use crate::hardware::cards;
 use crate::job::gpus::Gpus;
 use crate::job::machine::{Heard, Input, Machine};
 use crate::runtime::gpu::{GpuBinding, GpuCard, check_command};
@@ -59,6 +57,7 @@ pub(super) async fn watch(
     id: ContainerId,
     index: usize,
     gpus: Vec<GpuBinding>,
+    machine: Gpus,
 ) -> Option<Input> {
     loop {
         tokio::time::sleep(LOOK_EVERY).await;
@@ -70,7 +69,7 @@ pub(super) async fn watch(
         for gpu in &gpus {
             // Once may be the driver's moment; twice is not.
             if is_lost(&runtime, &id, gpu).await && is_lost(&runtime, &id, gpu).await {
-                return Some(verdict(gpu, machine_has(gpu).await, index));
+                return Some(verdict(gpu, machine_has(&machine, gpu).await, index));
             }
         }
     }
@@ -92,8 +91,9 @@ fn verdict(gpu: &GpuBinding, machine_has_it: bool, index: usize) -> Input {
 
 /// Whether the machine itself still has the card: by the kernel's lists, and for NVIDIA's also by the driver's own program where that
 /// is installed, because a card that fell off its bus stays in the lists.
-async fn machine_has(gpu: &GpuBinding) -> bool {
-    let look = tokio::task::spawn_blocking(|| cards::look(Path::new("/")));
+async fn machine_has(machine: &Gpus, gpu: &GpuBinding) -> bool {
+    let machine = machine.clone();
+    let look = tokio::task::spawn_blocking(move || machine.on_the_machine());
     let listed = look.await.is_ok_and(|cards| is_listed(gpu, &cards));
     match gpu {
         GpuBinding::Nvidia { uuid } if listed => driver_lists(uuid).await,

@@ -127,7 +127,7 @@ impl Task {
     fn watch_gpus(&mut self, index: usize) {
         let own = self.gpus_of(index);
         if let (Some(id), false) = (self.container(index), own.is_empty()) {
-            let watch = gpus::watch(self.deps.runtime.clone(), id, index, own);
+            let watch = gpus::watch(self.deps.runtime.clone(), id, index, own, self.deps.gpus.clone());
             self.push(async move { watch.await.map_or(Done::Nothing, Done::Input) });
         }
     }
