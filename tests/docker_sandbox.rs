@@ -303,14 +303,18 @@ async fn the_engines_own_files_count_and_end_a_job_as_root_within_seconds() {
     assert!(took < Duration::from_secs(30), "{took:?}");
     println!("the engine's own files were ended after {took:?}");
     let survived = unwatched(&format!("{line}; ls -l /etc/hosts; echo alive"), true).await;
-    assert!(survived.contains("52428800") && survived.ends_with("alive\n"), "it works where nobody watches: {survived}");
+    assert!(
+        survived.contains("52428800") && survived.ends_with("alive\n"),
+        "it works where nobody watches: {survived}"
+    );
 }
 
 #[tokio::test]
 #[ignore = "needs a Docker engine"]
 async fn what_an_image_has_at_tmp_takes_it_from_no_job() {
     let (node, runtime) = (TestNode::new(), engine().await);
-    let root = ["tmp", "run", "var", "var/tmp"].into_iter().fold(Root::busybox(), |root, path| root.folder(path, 0o755));
+    let root =
+        ["tmp", "run", "var", "var/tmp"].into_iter().fold(Root::busybox(), |root, path| root.folder(path, 0o755));
     let image = TestImage::of(root, &json!({}));
     let pinned = image.pin(&runtime).await;
     let line = "for d in /tmp /run /var/tmp; do echo mine > $d/new && cat $d/new; done";
@@ -330,5 +334,8 @@ async fn a_volume_among_the_kernels_files_is_refused_with_a_sentence() {
     let image = TestImage::of(Root::busybox(), &json!({"Volumes": {"/proc/x": {}}}));
     let pinned = image.pin(&runtime).await;
     let error = runtime.create(&shell(node.node_id, &pinned, "true")).await.unwrap_err();
-    assert!(matches!(&error, RuntimeError::InvalidSpec { detail } if detail.contains("volume at '/proc/x'")), "{error}");
+    assert!(
+        matches!(&error, RuntimeError::InvalidSpec { detail } if detail.contains("volume at '/proc/x'")),
+        "{error}"
+    );
 }
