@@ -1,9 +1,9 @@
 //! Whether the engine's limits take effect, read back inside a container that was made with them.
 //!
 //! An engine of the system that cannot set a limit fails; a rootless one leaves it out and goes on, and says in its description that
-//! it has them all. So whoever may leave something out is tried before any job: Podman, rootless engines, and engines beside an agent
-//! that is in a user namespace itself (a container that plays a machine). The others are believed, which spares each start of an
-//! agent a container.
+//! it has them all (Podman also that it has none, where they hold). So whoever may leave something out is tried before any job:
+//! Podman, rootless engines, and engines beside an agent that is in a user namespace itself (a container that plays a machine).
+//! The others are believed, which spares each start of an agent a container.
 
 use std::collections::HashMap;
 
@@ -62,7 +62,8 @@ impl DockerRuntime {
     /// root is somebody else outside, which Podman does not tell.
     pub(super) async fn see_limits(&self, facts: EngineFacts) -> Result<EngineFacts, RuntimeError> {
         let may_leave_out = facts.rootless || facts.podman || os::in_user_namespace();
-        if !may_leave_out || facts.unusable().is_some() {
+        // Podman's description tells nothing either way: with cgroup v2 it says that there are no limits, and they hold.
+        if !may_leave_out || !facts.seccomp || !(facts.podman || facts.limits_hold) {
             return Ok(facts);
         }
         let said = tokio::time::timeout(START_DEADLINE, self.limits_inside())
