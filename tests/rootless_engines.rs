@@ -1,6 +1,6 @@
 //! Agents and engines without root: an ordinary user's own Podman and Docker, and an ordinary user's agent with an engine of the
 //! system that maps container users. On a machine with cgroup v1 rootless engines limit nothing, whatever they say: there the agent
-//! must notice. Where their limits hold, all the other tests run over such an engine; see CONTRIBUTING.md.
+//! must notice. No test here runs a job on one whose limits hold.
 #![cfg(feature = "coordinator")]
 #![cfg(target_os = "linux")]
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up must fail loudly")]
