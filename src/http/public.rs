@@ -64,13 +64,12 @@ pub enum PublicError {
         /// As given, shortened.
         url: String,
     },
-    /// It leads to where strangers have no business.
-    #[error("{host} is not a public address ({address})")]
+    /// It leads to where strangers have no business. Where exactly is not said: it would tell strangers what names mean in this
+    /// home.
+    #[error("{host} is not a public address")]
     NotPublic {
         /// The host in the address.
         host: String,
-        /// What it means.
-        address: IpAddr,
     },
     /// Nobody answers.
     #[error("{host} cannot be reached: {why}")]
@@ -167,7 +166,7 @@ impl PublicHttp {
         };
         let host = host_of(url);
         match address {
-            Some(address) if !self.reach.includes(address) => Err(PublicError::NotPublic { host, address }),
+            Some(address) if !self.reach.includes(address) => Err(PublicError::NotPublic { host }),
             Some(_) | None => Ok(host),
         }
     }
@@ -254,7 +253,9 @@ fn classify(host: &str, error: &reqwest::Error) -> PublicError {
     let mut innermost: &(dyn StdError + 'static) = error;
     loop {
         if let Some(Refused { address }) = innermost.downcast_ref() {
-            return PublicError::NotPublic { host: host.to_owned(), address: *address };
+            // For the owner's own log.
+            tracing::info!(host, %address, "an address that a stranger named is not public");
+            return PublicError::NotPublic { host: host.to_owned() };
         }
         match innermost.source() {
             Some(source) => innermost = source,

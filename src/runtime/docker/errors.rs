@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 
 use bollard::errors::Error;
 
@@ -51,8 +52,12 @@ pub(super) fn classify_archive(address: &str, path: &str, error: Error) -> Runti
 
 /// What an error answer means for an image.
 pub(super) fn from_pull(image: &str, here: &str, error: RuntimeError) -> RuntimeError {
+    let RuntimeError::Engine { detail: told, .. } = error else { return error };
+    let detail = without_addresses(&told, image);
+    if detail != told {
+        tracing::info!(image, detail = told, "an image cannot be pulled");
+    }
     let image = image.to_owned();
-    let RuntimeError::Engine { detail, .. } = error else { return error };
     let lower = detail.to_lowercase();
     let says = |words: &[&str]| words.iter().any(|word| lower.contains(word));
     if says(&["toomanyrequests", "too many requests", "rate limit"]) {
@@ -65,6 +70,53 @@ pub(super) fn from_pull(image: &str, here: &str, error: RuntimeError) -> Runtime
     } else {
         RuntimeError::PullFailed { image, detail }
     }
+}
+
+/// What leaves this node names no address of the home: neither that of its name server ("lookup x on 192.168.1.1:53") nor what
+/// a name means there. Addresses that the job itself wrote into `image` stay.
+fn without_addresses(detail: &str, image: &str) -> String {
+    let is_part = |c: char| c.is_ascii_hexdigit() || matches!(c, '.' | ':' | '[' | ']');
+    let detail = without_zones(detail);
+    let mut told = String::with_capacity(detail.len());
+    let mut rest = detail.as_str();
+    while let Some(start) = rest.find(is_part) {
+        let (before, from) = rest.split_at(start);
+        let (word, after) = from.split_at(from.find(|c| !is_part(c)).unwrap_or(from.len()));
+        let trimmed = word.trim_end_matches([':', '.']);
+        told.push_str(before);
+        if is_address(trimmed) && !image.contains(trimmed) {
+            told.push_str("(address)");
+            told.push_str(word.get(trimmed.len()..).unwrap_or_default());
+        } else {
+            told.push_str(word);
+        }
+        rest = after;
+    }
+    told.push_str(rest);
+    told
+}
+
+/// `[fe80::1%eth0]:53` without the interface.
+fn without_zones(detail: &str) -> String {
+    let mut parts = detail.split('%');
+    let mut plain = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        match part.find(']') {
+            Some(end) if plain.contains('[') && part[..end].chars().all(char::is_alphanumeric) => {
+                plain.push_str(&part[end..]);
+            }
+            Some(_) | None => {
+                plain.push('%');
+                plain.push_str(part);
+            }
+        }
+    }
+    plain
+}
+
+fn is_address(word: &str) -> bool {
+    let bare = word.trim_start_matches('[').trim_end_matches(']');
+    word.parse::<SocketAddr>().is_ok() || (bare.len() > 2 && bare.parse::<IpAddr>().is_ok())
 }
 
 /// Whether the engine does not remove an image because something uses it.
@@ -260,6 +312,22 @@ mod tests {
         assert!(matches!(from_exec(podman), Some(RuntimeError::CommandNotFound { .. })));
         assert!(from_exec("all is well").is_none());
         assert!(matches!(answer("run a command", 400, podman), RuntimeError::CommandNotFound { .. }));
+    }
+
+    #[test]
+    fn what_leaves_the_node_names_no_address_of_the_home() {
+        for (told, kept) in [
+            ("dial tcp: lookup nas.lan on 10.255.255.53:53: no such host", "dial tcp: lookup nas.lan on (address): no such host"),
+            ("read udp 172.17.0.2:3333->192.168.1.1:53: i/o timeout", "read udp (address)->(address): i/o timeout"),
+            ("dial tcp [fd00::1]:443: connect: refused", "dial tcp (address): connect: refused"),
+            ("dial tcp: lookup x on [fe80::1%eth0]:53: no", "dial tcp: lookup x on (address): no"),
+            ("nas.lan means 192.168.1.9.", "nas.lan means (address)."),
+            ("manifest for a/b:1.2.3 at sha256:abcd not found", "manifest for a/b:1.2.3 at sha256:abcd not found"),
+        ] {
+            assert_eq!(without_addresses(told, "x"), kept);
+        }
+        let own = "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused";
+        assert_eq!(without_addresses(own, "127.0.0.1:1/x:2"), own, "what the job wrote itself");
     }
 
     #[test]
