@@ -15,6 +15,7 @@ pub mod firewall;
 pub mod gpu;
 pub mod images;
 pub mod isolation;
+pub mod names;
 pub mod network;
 pub mod provision;
 pub mod sandbox;
@@ -54,6 +55,8 @@ pub const LABEL_LEASE: &str = "io.fizz.lease";
 pub const LABEL_GENERATION: &str = "io.fizz.generation";
 /// Label that carries the name of the job's service, on all but the main container.
 pub const LABEL_SERVICE: &str = "io.fizz.service";
+/// Label of a network whose containers may reach some domains only: which, with commas between.
+pub const LABEL_DOMAINS: &str = "io.fizz.domains";
 /// Label of what proves that jobs are shut off: the probe's image, its containers and networks.
 pub const LABEL_PROBE: &str = "io.fizz.probe";
 /// Label of an image by which its owner lends it, with the value `true`: jobs may use it though no registry has it.
@@ -297,6 +300,9 @@ pub trait ContainerRuntime: provision::Provision + Send + Sync + 'static {
 
     /// Removes what was made to show how far networks reach and was left by an agent or an engine that was killed meanwhile.
     async fn remove_leftovers(&self, node_id: NodeId) -> Result<(), RuntimeError>;
+
+    /// Whether jobs that reach the internet can be kept to some domains here; otherwise as [`ContainerRuntime::network_verdict`].
+    async fn domains_verdict(&self, node_id: NodeId) -> Verdict;
 
     /// The agent ends for good: takes away what it set up on this machine for networks, if no job's network is left.
     async fn withdraw(&self);

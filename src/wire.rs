@@ -11,6 +11,7 @@
 pub mod account;
 pub mod bench;
 pub mod challenge;
+pub mod domain;
 pub mod enroll;
 pub mod error;
 pub mod figures;

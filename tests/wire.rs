@@ -249,6 +249,7 @@ fn node_messages_are_written_as_agreed() {
         gpus: 1,
         price_min: rate("0.30"),
         internet: true,
+        domains: Some(vec!["*.example.com".into()]),
         isolation: vec![Isolation::Container, Isolation::Gvisor],
     };
     check(

@@ -26,7 +26,6 @@ use crate::control::{ControlCommand, ControlHandle, EarningsReply, Server, Snaps
 use crate::job::gpus::Gpus;
 use crate::job::images::{ImagePolicy, Images, Logins};
 use crate::job::runner::LeaseCommand;
-use crate::runtime::firewall::Verdict;
 use crate::runtime::gpu::GpuCard;
 use crate::runtime::network::OwnedNetwork;
 use crate::runtime::vulnerable;
@@ -87,7 +86,7 @@ pub(super) enum Input {
     /// The containers and networks with our label, or why they could not be listed.
     Containers(Result<Owned, RuntimeError>),
     /// Whether jobs' networks are shut off from this home.
-    Isolation(Verdict),
+    Isolation(isolation::Verdicts),
     /// A lease's snapshot changed.
     Lease(LeaseId),
     /// A lease's task ended.
@@ -296,7 +295,7 @@ impl Driver {
             // Somebody started a container that no lease owns any more, or never did.
             Input::Container(_) => self.list_containers(),
             Input::Containers(listed) => self.listed(listed).await,
-            Input::Isolation(verdict) => self.isolated(verdict).await,
+            Input::Isolation(verdicts) => self.isolated(verdicts).await,
             Input::Lease(lease_id) => {
                 if let Some(phase) = self.leases.look(lease_id, self.clock.steady()) {
                     self.feed(Event::Phase { lease_id, phase }).await;

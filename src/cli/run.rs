@@ -24,6 +24,7 @@ use super::values::{parse_bytes, parse_cpus, parse_disk, parse_isolation, parse_
 use super::{output, unpack};
 use crate::clock::Clock;
 use crate::rent::{RentClient, RentError};
+use crate::wire::domain::DomainPattern;
 use crate::wire::job::{InputSpec, Isolation, JobView, Reach};
 use crate::wire::{HourlyRate, JobId, NodeId};
 use keep::KeepArgs;
@@ -118,10 +119,10 @@ pub struct RunArgs {
     /// What it may reach: none or internet
     #[arg(long, value_name = "REACH", default_value = "none", value_parser = parse_reach, help_heading = "Container")]
     pub network: Reach,
-    /// Of the internet only this domain and what is below it; nodes of this
-    /// version refuse such jobs
+    /// Of the internet only this name; '*.example.com' for what is below one;
+    /// repeatable
     #[arg(long, value_name = "NAME", help_heading = "Container")]
-    pub domain: Vec<String>,
+    pub domain: Vec<DomainPattern>,
     /// A file that the node fetches into the container before it starts; repeatable
     #[arg(long, value_name = "URL#sha256=HEX:/PATH", value_parser = fetched::parse_input, help_heading = "Container")]
     pub input: Vec<InputSpec>,

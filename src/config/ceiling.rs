@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::ByteSize;
+use crate::wire::domain::DomainPattern;
 use crate::wire::job::Isolation;
 
 /// The whole ceiling, as the container runtime takes it.
@@ -123,8 +124,8 @@ impl TryFrom<u32> for PidsMax {
 pub struct NetworkConfig {
     /// Whether jobs that ask for it may reach the internet. Even then only where it was shown that they cannot reach this home.
     pub internet: bool,
-    /// Only these domains and what is below them; everything public when empty.
-    pub domains: Vec<String>,
+    /// Only these domains: `"example.com"` is that name, `"*.example.com"` what is below it; everything public when empty.
+    pub domains: Vec<DomainPattern>,
     /// IPv4 addresses of the name servers that jobs may ask.
     pub resolvers: Vec<Ipv4Addr>,
     /// Most bytes per second a job may receive, `"10MB"`; without limit when absent.

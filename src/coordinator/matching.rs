@@ -9,7 +9,8 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use crate::wire::job::{Isolation, Requirements, Resources};
+use crate::wire::domain::{DomainPattern, within};
+use crate::wire::job::{Isolation, NetworkSpec, Reach, Requirements, Resources};
 use crate::wire::node::Offer;
 use crate::wire::{HourlyRate, JobId, NodeId};
 
@@ -44,8 +45,8 @@ pub struct Job {
     pub resources: Resources,
     /// What the node must have beyond that.
     pub requirements: Requirements,
-    /// Whether its containers ask for the internet.
-    pub needs_internet: bool,
+    /// What its containers may reach.
+    pub network: NetworkSpec,
     /// What it pays at most.
     pub price_max: HourlyRate,
     /// Nodes it failed on, with the time of the newest failure.
@@ -218,13 +219,33 @@ fn shut_in(left: &mut Vec<(usize, &Node)>, job: &Job) -> Result<(), String> {
             return Err(format!("no node online gives {}", isolation_in_words(wanted)));
         }
     }
-    if job.needs_internet {
-        left.retain(|(_, n)| n.offer.internet);
-        if left.is_empty() {
-            return Err("no node online lets jobs reach the internet".to_owned());
-        }
+    left.retain(|(_, n)| reaches(&n.offer, &job.network));
+    if left.is_empty() {
+        return Err("no node online lets jobs reach the internet".to_owned());
     }
-    Ok(())
+    if job.network.domains.is_empty() {
+        return Ok(());
+    }
+    left.retain(|(_, n)| n.offer.domains.is_some());
+    if left.is_empty() {
+        return Err("no node online can keep a job to some domains".to_owned());
+    }
+    left.retain(|(_, n)| keeps_to(&n.offer, &job.network));
+    if left.is_empty() { Err("no node online lends all the domains that it names".to_owned()) } else { Ok(()) }
+}
+
+/// A reach that this build does not know is more than none.
+fn reaches(offer: &Offer, network: &NetworkSpec) -> bool {
+    offer.internet || network.reach == Reach::None
+}
+
+/// Whether a job can be kept to the domains it names, and the owner lends all of them.
+fn keeps_to(offer: &Offer, network: &NetworkSpec) -> bool {
+    let Some(lent) = &offer.domains else { return network.domains.is_empty() };
+    let read = |list: &[String]| list.iter().filter_map(|domain| domain.parse().ok()).collect::<Vec<DomainPattern>>();
+    let (asked, readable) = (read(&network.domains), read(lent));
+    let whole = asked.len() == network.domains.len() && (lent.is_empty() || !readable.is_empty());
+    whole && within(&asked, &readable).is_ok()
 }
 
 /// Whether a job that needs `wanted` can have it or better; a node that names none gives plain containers.
@@ -235,8 +256,9 @@ fn gives(offer: &Offer, wanted: Isolation) -> bool {
 
 /// Whether a node that may have changed its offer since it was chosen still shuts the job in as it asks.
 #[must_use]
-pub fn still_shuts_in(offer: &Offer, requirements: &Requirements, needs_internet: bool) -> bool {
-    requirements.isolation.is_none_or(|wanted| gives(offer, wanted)) && (offer.internet || !needs_internet)
+pub fn still_shuts_in(offer: &Offer, requirements: &Requirements, network: &NetworkSpec) -> bool {
+    let apart = requirements.isolation.is_none_or(|wanted| gives(offer, wanted));
+    apart && reaches(offer, network) && keeps_to(offer, network)
 }
 
 const fn isolation_in_words(isolation: Isolation) -> &'static str {

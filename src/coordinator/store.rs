@@ -55,6 +55,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "identity", include_str!("../../migrations/0001_identity.sql")),
     (2, "jobs and money", include_str!("../../migrations/0002_jobs_and_money.sql")),
     (3, "sandbox", include_str!("../../migrations/0003_sandbox.sql")),
+    (4, "domains", include_str!("../../migrations/0004_domains.sql")),
 ];
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

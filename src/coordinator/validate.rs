@@ -7,10 +7,10 @@ mod service;
 use thiserror::Error;
 
 use crate::wire::Amount;
+use crate::wire::domain::{DOMAINS_MAX, DomainPattern};
 use crate::wire::job::{Isolation, JobLimits, JobSpec, NetworkSpec, Reach, Requirements, ServiceSpec};
 
 const SERVICES_MAX: usize = 8;
-const DOMAINS_MAX: usize = 64;
 const NAME_CHARS_MAX: usize = 63;
 const PATH_BYTES_MAX: usize = 4096;
 /// 2^53: sizes stay exact in every JSON reader, and far below what SQLite's integers hold.
@@ -123,22 +123,10 @@ fn network(network: &NetworkSpec) -> Result<(), InvalidJob> {
     if network.domains.len() > DOMAINS_MAX {
         return refuse("network.domains", format!("has {} entries; the most is {DOMAINS_MAX}", network.domains.len()));
     }
-    match network.domains.iter().find(|domain| !is_host_name(domain)) {
-        Some(bad) => refuse("network.domains", format!("holds '{}', which is no domain name", bad.escape_debug())),
+    match network.domains.iter().find_map(|domain| domain.parse::<DomainPattern>().err()) {
+        Some(wrong) => refuse("network.domains", format!("holds something else: {wrong}")),
         None => Ok(()),
     }
-}
-
-/// As a name server takes it, without a dot at its end.
-fn is_host_name(name: &str) -> bool {
-    let is_label = |label: &str| {
-        (1..=63).contains(&label.len())
-            && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    let is_address = name.parse::<core::net::Ipv4Addr>().is_ok();
-    name.len() <= 253 && !is_address && name.split('.').all(is_label)
 }
 
 fn display_name(name: &str) -> Result<(), InvalidJob> {

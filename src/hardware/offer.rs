@@ -30,6 +30,7 @@ fn defaults(host: &Host, cpu_millis: u32, gpus: u32, price_min: HourlyRate) -> O
         gpus,
         price_min,
         internet: false,
+        domains: None,
         isolation: Vec::new(),
     }
 }

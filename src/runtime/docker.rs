@@ -15,6 +15,7 @@ mod disk;
 mod errors;
 mod exec;
 mod facts;
+mod gates;
 mod gpus;
 mod guard;
 mod images;
@@ -30,7 +31,7 @@ mod witness;
 use std::collections::HashMap;
 use std::future::Future;
 use std::net::Ipv4Addr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -94,7 +95,13 @@ pub struct DockerOptions {
     pub tls: Option<EngineTls>,
     /// The owner's ceiling.
     pub ceiling: Ceiling,
+    /// What is kept up between jobs and this home; one for all that this program opens of an engine.
+    pub wall: Wall,
 }
+
+/// The rules and name servers that this program keeps up. Clones are the same wall, also when the engine is opened again.
+#[derive(Debug, Clone, Default)]
+pub struct Wall(Arc<OnceLock<Arc<Guard>>>);
 
 /// What clones have learnt of the engine together.
 #[derive(Debug, Default)]
@@ -139,7 +146,8 @@ impl DockerRuntime {
     /// that it does not answer.
     pub async fn open(options: DockerOptions) -> Result<Self, RuntimeError> {
         let place = Place::find(&options, |name| std::env::var(name).ok());
-        let mut runtime = Self::unasked(place.open()?, place.address, options.ceiling);
+        let mut runtime = Self::unasked(place.open()?, place.address, options.ceiling, &options.wall);
+        runtime.guard.doubt().await;
         let (engine, architecture) = runtime.version().await?;
         runtime.architecture = architecture;
         runtime.docker = connect::in_version(runtime.docker, &engine.api_version);
@@ -156,8 +164,8 @@ impl DockerRuntime {
     }
 
     /// Nothing is known of the engine yet.
-    fn unasked(docker: Docker, address: String, ceiling: Ceiling) -> Self {
-        let guard = Arc::new(Guard::new(NetworkPolicy::from(&ceiling.network)));
+    fn unasked(docker: Docker, address: String, ceiling: Ceiling, wall: &Wall) -> Self {
+        let guard = Arc::clone(wall.0.get_or_init(|| Arc::new(Guard::new(NetworkPolicy::from(&ceiling.network)))));
         let (ceiling, shared) = (Arc::new(ceiling), Arc::new(Shared::default()));
         Self { docker, address, architecture: String::new(), ceiling, shared, findings: Arc::default(), guard }
     }
@@ -389,6 +397,10 @@ impl ContainerRuntime for DockerRuntime {
 
     async fn remove_leftovers(&self, node_id: NodeId) -> Result<(), RuntimeError> {
         self.remove_broken_probes(node_id).await
+    }
+
+    async fn domains_verdict(&self, node_id: NodeId) -> Verdict {
+        self.verdict_on_domains(node_id, false).await
     }
 
     async fn withdraw(&self) {

@@ -1,16 +1,19 @@
 //! The wall between jobs' networks and the owner's home: one nftables table of our own, and the proof that it holds.
 //!
 //! - [`rules`] writes the table, [`surroundings`] is what it is written from, [`nft`] hands it to the kernel.
+//! - [`gate`] writes the table of a lease that may reach some domains only.
 //! - [`proof`] decides, from what a probe container reached, whether jobs may have a network.
 //!
 //! Invariants
-//! - The table is called `inet fizz` and speaks only of interfaces named `fz-…`. No other table is read, changed or removed.
+//! - The table is called `inet fizz` and speaks only of interfaces named `fz-…`; a lease that is kept to some domains has one
+//!   more, `ip fz-…`, called like its bridge. No other table is read, changed or removed.
 //! - The rules only ever forbid. What they let pass still has to pass the engine's and the owner's own rules.
 //! - They hold without us: they stay when the agent, the engine or other firewalls restart, until `fizz firewall remove`, or
 //!   the end of an agent that leaves no network behind.
 //! - Nobody is believed: a network is lent only after a probe container on one like it reached nothing of this home, while the
 //!   same probe on a network without the rules showed that it would have.
 
+pub mod gate;
 pub mod proof;
 pub mod rules;
 pub mod surroundings;
@@ -26,6 +29,7 @@ use thiserror::Error;
 
 use super::network::Subnet;
 use crate::config::NetworkConfig;
+use crate::wire::domain::DomainPattern;
 
 /// What the owner allows jobs to reach.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +38,8 @@ pub struct NetworkPolicy {
     pub internet: bool,
     /// Name servers that jobs may ask.
     pub resolvers: Vec<Ipv4Addr>,
-    /// Only these domains and what is below them; everything public when empty.
-    pub domains: Vec<String>,
+    /// Only these domains; everything public when empty.
+    pub domains: Vec<DomainPattern>,
     /// Most bytes per second a lease may receive.
     pub download_per_second: Option<u64>,
     /// Most bytes per second a lease may send.

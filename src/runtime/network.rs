@@ -11,6 +11,7 @@ use std::net::Ipv4Addr;
 use std::str::FromStr;
 
 use super::RuntimeError;
+use crate::wire::domain::{DOMAINS_MAX, DomainPattern, in_words, within};
 use crate::wire::job::{HealthTest, Reach, ServiceSpec};
 use crate::wire::lease::Assignment;
 use crate::wire::{LeaseId, NodeId};
@@ -33,7 +34,7 @@ pub struct LeaseNetworkSpec {
     pub generation: u64,
     /// How far it reaches. [`Reach::None`]: the lease's own containers and this machine's agent, which checks their health.
     pub reach: Reach,
-    /// With [`Reach::Internet`]: only these domains and what is below them; everything public when empty.
+    /// With [`Reach::Internet`]: only these domains, as the job wrote them; what the owner lends when empty.
     pub domains: Vec<String>,
 }
 
@@ -54,15 +55,31 @@ impl LeaseNetworkSpec {
         })
     }
 
+    /// Which domains it is kept to where the owner lends these; to none when the list is empty.
+    ///
+    /// # Errors
+    /// [`RuntimeError::OwnerRefuses`], or [`RuntimeError::InvalidSpec`] where the job names something that is no domain.
+    pub(super) fn kept_to(&self, lent: &[DomainPattern]) -> Result<Vec<DomainPattern>, RuntimeError> {
+        if self.reach != Reach::Internet {
+            return Ok(Vec::new());
+        }
+        let asked: Result<Vec<DomainPattern>, String> = self.domains.iter().map(|domain| domain.parse()).collect();
+        let asked = asked.map_err(|detail| RuntimeError::InvalidSpec { detail })?;
+        if asked.len() > DOMAINS_MAX {
+            let detail = format!("the job names {} domains, at most {DOMAINS_MAX} are allowed", asked.len());
+            return Err(RuntimeError::InvalidSpec { detail });
+        }
+        within(&asked, lent).map_err(|beyond| RuntimeError::OwnerRefuses {
+            detail: format!("the job asks for {beyond}, and this node's owner lends {} only", in_words(lent)),
+        })
+    }
+
     /// Refuses a reach that this build does not know.
     ///
     /// # Errors
     /// [`RuntimeError::InvalidSpec`].
     pub(super) fn check(&self) -> Result<(), RuntimeError> {
         match self.reach {
-            Reach::Internet if !self.domains.is_empty() => Err(RuntimeError::IsolationNotShown {
-                why: "this version of fizz cannot keep a job to some domains".to_owned(),
-            }),
             Reach::None | Reach::Internet => Ok(()),
             Reach::Unknown => Err(RuntimeError::InvalidSpec {
                 detail: "the job asks for a network reach that this version of fizz does not know".to_owned(),

@@ -58,7 +58,8 @@ pub(super) const fn is_false(value: &bool) -> bool {
 pub struct NetworkSpec {
     /// How far.
     pub reach: Reach,
-    /// With [`Reach::Internet`]: only these domains and what is below them; everything public when empty.
+    /// With [`Reach::Internet`]: only these domains, see [`super::domain`]: `example.com` is that name, `*.example.com` what is
+    /// below it. Everything public when empty, or what the node's owner lends.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub domains: Vec<String>,
 }

@@ -117,6 +117,10 @@ pub struct Offer {
     /// owner's network.
     #[serde(default)]
     pub internet: bool,
+    /// The domains that jobs which name some may name here, see [`super::domain`]; any when empty. Absent where jobs cannot be
+    /// kept to domains: the proof of it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub domains: Option<Vec<String>>,
     /// The separations a job can have here, see [`Isolation`]; the plain one alone when empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub isolation: Vec<Isolation>,

@@ -361,6 +361,7 @@ fn inventory(price: &str) -> Inventory {
             gpus: 0,
             price_min: price.parse().unwrap(),
             internet: false,
+            domains: None,
             isolation: Vec::new(),
         },
     }

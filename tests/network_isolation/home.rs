@@ -29,8 +29,13 @@ pub(crate) const SINK_PORT: u16 = 8002;
 pub(crate) const SIX_PORT: u16 = 8006;
 pub(crate) const INTERNET: Ipv4Addr = Ipv4Addr::new(151, 101, 1, 1);
 pub(crate) const RESOLVER: Ipv4Addr = Ipv4Addr::new(151, 101, 1, 53);
-/// What the resolver says of every name but those of [`rebound`].
+/// What the resolver says of every name but those of [`rebound`] and [`SECOND_NAME`].
 pub(crate) const ANSWER: Ipv4Addr = Ipv4Addr::new(151, 101, 1, 1);
+/// A name with another address in the internet.
+pub(crate) const SECOND_NAME: &str = "second.example.com";
+pub(crate) const SECOND: Ipv4Addr = Ipv4Addr::new(151, 101, 1, 2);
+/// A name that is another name for `elsewhere.example.org`, and has the address of that.
+pub(crate) const ALIAS: &str = "alias.example.com";
 const OUTSIDE: &[&str] = &[
     "192.168.77.1/24",
     "192.168.77.50/32",
@@ -39,6 +44,7 @@ const OUTSIDE: &[&str] = &[
     "100.64.0.9/32",
     "151.101.1.1/32",
     "151.101.1.53/32",
+    "151.101.1.2/32",
 ];
 
 const OUTSIDE_SIX: &[&str] = &["fd77::50/64", "2a01:77::50/64", "2a04:4e42::1/128"];
@@ -206,10 +212,21 @@ fn answer_names(socket: &UdpSocket) {
         let is_a = query[question_end - 3] == 1;
         let mut answer = query[..question_end].to_vec();
         answer[2..4].copy_from_slice(&[0x81, 0x80]);
-        answer[6..12].copy_from_slice(&[0, u8::from(is_a), 0, 0, 0, 0]);
+        let is_alias = query[12..].starts_with(b"\x05alias\x07example\x03com\0");
+        answer[6..12].copy_from_slice(&[0, u8::from(is_a) + u8::from(is_a && is_alias), 0, 0, 0, 0]);
         if is_a {
-            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4]);
-            answer.extend(of_rebound(&query[..length]).unwrap_or(ANSWER).octets());
+            let mut name = vec![0xc0, 12];
+            if is_alias {
+                let elsewhere = b"\x09elsewhere\x07example\x03org\0";
+                answer.extend([0xc0, 12, 0, 5, 0, 1, 0, 0, 0, 60, 0, 23]);
+                answer.extend(elsewhere);
+                name = elsewhere.to_vec();
+            }
+            answer.extend(name);
+            let second = query[12..].starts_with(b"\x06second\x07example\x03com\0").then_some(SECOND);
+            let ttl = if second.is_some() { 1 } else { 60 };
+            answer.extend([0, 1, 0, 1, 0, 0, 0, ttl, 0, 4]);
+            answer.extend(second.or_else(|| of_rebound(&query[..length])).unwrap_or(ANSWER).octets());
         }
         let _ = socket.send_to(&answer, from);
     }

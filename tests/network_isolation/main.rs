@@ -9,6 +9,7 @@
 
 #[path = "../docker_support/mod.rs"]
 mod docker_support;
+mod domains;
 mod home;
 mod reach;
 mod scene;

@@ -106,8 +106,8 @@ async fn the_capability_for_networks_alone_is_enough_and_without_it_nothing_is_l
 
 #[tokio::test]
 #[ignore = "needs a Docker engine, nftables and root"]
-async fn jobs_with_a_network_are_refused_where_the_owner_or_this_version_cannot_keep_them_in() {
-    if alone("upkeep::jobs_with_a_network_are_refused_where_the_owner_or_this_version_cannot_keep_them_in") {
+async fn jobs_with_a_network_are_refused_where_the_owner_lends_none() {
+    if alone("upkeep::jobs_with_a_network_are_refused_where_the_owner_lends_none") {
         return;
     }
     let scene = Scene::with(|ceiling| ceiling.network.internet = false).await;

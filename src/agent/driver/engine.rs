@@ -11,7 +11,7 @@ use crate::agent::EngineSource;
 use crate::agent::failover::backoff;
 use crate::agent::machine::Event;
 use crate::config::Ceiling;
-use crate::runtime::docker::{DockerOptions, DockerRuntime};
+use crate::runtime::docker::{DockerOptions, DockerRuntime, Wall};
 use crate::runtime::network::OwnedNetwork;
 use crate::runtime::{ContainerRuntime, OwnedContainer, RuntimeError};
 use crate::wire::node::Engine;
@@ -25,8 +25,9 @@ pub(super) async fn watch_engine(source: EngineSource, ceiling: Ceiling, node_id
     let mut failures = 0;
     let mut told = String::new();
     let mut noticed = Vec::new();
+    let wall = Wall::default();
     loop {
-        match open_engine(&source, &ceiling).await {
+        match open_engine(&source, &ceiling, &wall).await {
             Ok((runtime, engine)) => {
                 told.clear();
                 let notices = runtime.notices();
@@ -66,10 +67,12 @@ pub(super) async fn watch_engine(source: EngineSource, ceiling: Ceiling, node_id
 async fn open_engine(
     source: &EngineSource,
     ceiling: &Ceiling,
+    wall: &Wall,
 ) -> Result<(Arc<dyn ContainerRuntime>, Engine), RuntimeError> {
     let runtime: Arc<dyn ContainerRuntime> = match source {
         EngineSource::Docker { address, tls } => {
-            let options = DockerOptions { address: address.clone(), tls: tls.clone(), ceiling: ceiling.clone() };
+            let (address, ceiling, wall) = (address.clone(), ceiling.clone(), wall.clone());
+            let options = DockerOptions { address, tls: tls.clone(), ceiling, wall };
             Arc::new(DockerRuntime::open(options).await?)
         }
         EngineSource::Given(runtime) => Arc::clone(runtime),

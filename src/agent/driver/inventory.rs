@@ -32,6 +32,9 @@ impl Driver {
             Ok(mut inventory) => {
                 inventory.offer.isolation = runtime.isolation();
                 inventory.offer.internet = self.options.ceiling.network.internet && self.isolation.is_shown();
+                let lent = self.options.ceiling.network.domains.iter().map(ToString::to_string);
+                let keeps = inventory.offer.internet && self.isolation.keeps_to_domains();
+                inventory.offer.domains = keeps.then(|| lent.collect());
                 self.notes.offer = Some(inventory.offer.clone());
                 self.uploads.send_modify(|uploads| uploads.inventory = Some(inventory));
             }

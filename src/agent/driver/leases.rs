@@ -25,6 +25,8 @@ struct Entry {
     watcher: AbortHandle,
     /// Whether its containers reach the internet.
     on_network: bool,
+    /// Whether its job names domains.
+    names_domains: bool,
     /// What its containers use together.
     resources: Resources,
     /// Whether it is no part of what this node has promised: refused, or over for the coordinator.
@@ -47,6 +49,7 @@ impl Leases {
         let seen = deps.clock.steady();
         let lease_id = assignment.lease_id;
         let on_network = assignment.spec.network.reach != Reach::None;
+        let names_domains = !assignment.spec.network.domains.is_empty();
         let (resources, leaving) = (assignment.spec.resources(), refused.is_some());
         let handle = match refused {
             Some(why) => runner::refuse(deps, assignment, found, why),
@@ -55,7 +58,8 @@ impl Leases {
         let (commands, snapshot) = (handle.commands.clone(), handle.snapshot.clone());
         let task = handle.done.abort_handle();
         let watcher = tokio::spawn(follow(lease_id, handle, inbox)).abort_handle();
-        self.0.insert(lease_id, Entry { commands, snapshot, task, watcher, on_network, resources, leaving, seen });
+        let entry = Entry { commands, snapshot, task, watcher, on_network, names_domains, resources, leaving, seen };
+        self.0.insert(lease_id, entry);
     }
 
     /// What the leases that are not over use together.
@@ -73,6 +77,11 @@ impl Leases {
     /// The leases whose containers reach the internet.
     pub(super) fn on_networks(&self) -> Vec<LeaseId> {
         self.0.iter().filter(|(_, entry)| entry.on_network).map(|(lease_id, _)| *lease_id).collect()
+    }
+
+    /// The leases whose jobs name domains.
+    pub(super) fn kept_to_domains(&self) -> Vec<LeaseId> {
+        self.0.iter().filter(|(_, entry)| entry.names_domains).map(|(lease_id, _)| *lease_id).collect()
     }
 
     /// Gives a lease's task a command.

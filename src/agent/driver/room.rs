@@ -41,6 +41,7 @@ mod tests {
         gpus: 1,
         price_min: HourlyRate::MIN,
         internet: false,
+        domains: None,
         isolation: Vec::new(),
     };
     const HALF: Resources = Resources { cpu_millis: 1000, memory_bytes: 1 << 29, disk_bytes: 1 << 30, gpus: 0 };

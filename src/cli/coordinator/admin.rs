@@ -313,6 +313,7 @@ mod tests {
                 gpus: 8,
                 price_min: HourlyRate::MAX,
                 internet: false,
+                domains: None,
                 isolation: Vec::new(),
             }),
             leases: 100,

@@ -9,7 +9,7 @@ use serde::Serialize;
 use tokio::net::UdpSocket;
 
 use super::DoctorArgs;
-use super::firewall::{open, verdict};
+use super::firewall::{domains_verdict, open, verdict};
 use crate::cli::errors::{CliError, Exit};
 use crate::cli::output::{self, Style};
 use crate::cli::settings;
@@ -85,6 +85,7 @@ async fn examine(config: &Config) -> Result<Vec<Check>, CliError> {
             checks.extend(sandbox::checks(config, &docker.facts(), &docker.findings(), &docker.isolation()));
             checks.push(firewall(nft::listing().await));
             checks.push(isolation(config, verdict(&docker).await));
+            checks.extend(domains(config, domains_verdict(&docker).await));
         }
         Err(error) => {
             checks.push(engine(Err(error)));
@@ -145,6 +146,19 @@ fn isolation(config: &Config, verdict: Verdict) -> Check {
             )
         }
     }
+}
+
+/// Only of interest where jobs may have the internet at all.
+fn domains(config: &Config, verdict: Verdict) -> Option<Check> {
+    const NAME: &str = "lists of domains";
+    if !config.network.internet {
+        return None;
+    }
+    if verdict.is_isolated() {
+        return Some(Check::new(NAME, Outcome::Good, "jobs were shown to be kept to the domains that they name"));
+    }
+    let words = format!("{}: jobs that name domains are refused", verdict.sentence());
+    Some(Check::new(NAME, Outcome::Warning, words).fix("mend that, then look again: `fizz doctor`"))
 }
 
 /// Asks a name server for the servers of the root, which every one of them knows.

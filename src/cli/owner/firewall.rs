@@ -12,6 +12,7 @@ use crate::config::Config;
 use crate::runtime::ContainerRuntime as _;
 use crate::runtime::RuntimeError;
 use crate::runtime::docker::{DockerOptions, DockerRuntime};
+use crate::runtime::firewall::gate::Gate;
 use crate::runtime::firewall::surroundings::Surroundings;
 use crate::runtime::firewall::{NetworkPolicy, NftError, Verdict, nft, rules};
 use crate::wire::NodeId;
@@ -86,6 +87,9 @@ async fn apply(config: &Config) -> Result<u8, CliError> {
 
 async fn remove(config: &Config) -> Result<u8, CliError> {
     nft::apply(&rules::removal()).await.map_err(refused)?;
+    for (bridge, _) in nft::gates().await.map_err(refused)? {
+        nft::apply(&Gate::removal(&bridge)).await.map_err(refused)?;
+    }
     output::note("the rules are gone");
     match open(config).await? {
         Ok(docker) => docker.remove_probes().await.map_err(engine_refused)?,
@@ -112,10 +116,15 @@ pub(super) async fn verdict(docker: &DockerRuntime) -> Verdict {
     docker.network_verdict(NodeId::generate(Clock::system().now()), Reach::Internet).await
 }
 
+/// What a probe shows now, on a network that is kept to some domains.
+pub(super) async fn domains_verdict(docker: &DockerRuntime) -> Verdict {
+    docker.domains_verdict(NodeId::generate(Clock::system().now())).await
+}
+
 /// The engine under the owner's ceiling.
 pub(super) async fn open(config: &Config) -> Result<Result<DockerRuntime, RuntimeError>, CliError> {
     let (address, tls) = (config.engine.address.clone(), engine_tls(&config.engine)?);
-    Ok(DockerRuntime::open(DockerOptions { address, tls, ceiling: config.ceiling() }).await)
+    Ok(DockerRuntime::open(DockerOptions { address, tls, ceiling: config.ceiling(), ..DockerOptions::default() }).await)
 }
 
 fn refused(error: NftError) -> CliError {

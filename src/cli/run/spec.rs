@@ -84,7 +84,7 @@ fn network(args: &RunArgs) -> Result<NetworkSpec, CliError> {
     if args.network != Reach::Internet && !args.domain.is_empty() {
         return Err(CliError::usage("--domain names a part of the internet; add --network internet".to_owned()));
     }
-    let domains = args.domain.iter().map(|domain| domain.to_lowercase()).collect();
+    let domains = args.domain.iter().map(ToString::to_string).collect();
     Ok(NetworkSpec { reach: args.network, domains })
 }
 

@@ -26,6 +26,7 @@ fn node(n: u8, price: &str) -> Node {
         gpus: 1,
         price_min: usd(price),
         internet: false,
+        domains: None,
         isolation: Vec::new(),
     };
     let used = Resources { cpu_millis: 0, memory_bytes: 0, disk_bytes: 0, gpus: 0 };
@@ -38,7 +39,7 @@ fn job(n: u8) -> Job {
         job_id: id(n),
         resources: Resources { cpu_millis: 1000, memory_bytes: 1 << 30, disk_bytes: 1 << 30, gpus: 0 },
         requirements: Requirements::default(),
-        needs_internet: false,
+        network: NetworkSpec::default(),
         price_max: usd("1"),
         failed_on: Vec::new(),
         lease_count: 0,
@@ -165,7 +166,7 @@ fn a_job_that_asks_for_an_isolation_goes_only_where_it_is_given_or_bettered() {
 #[test]
 fn a_job_that_asks_for_the_internet_goes_only_where_that_was_shown_to_be_safe() {
     let mut online = job(9);
-    online.needs_internet = true;
+    online.network.reach = Reach::Internet;
     let mut open = node(2, "0.90");
     open.offer.internet = true;
     assert_eq!(chosen(vec![node(1, "0.10"), open], online.clone()), Ok(id(2)));
@@ -173,13 +174,41 @@ fn a_job_that_asks_for_the_internet_goes_only_where_that_was_shown_to_be_safe() 
 }
 
 #[test]
+fn a_job_that_names_domains_goes_only_where_it_can_be_kept_to_them() {
+    let offering = |n: u8, domains: Option<&[&str]>| {
+        let mut node = node(n, "0.10");
+        node.offer.internet = true;
+        node.offer.domains = domains.map(|list| list.iter().map(|&domain| domain.to_owned()).collect());
+        node
+    };
+    let mut asking = job(9);
+    asking.network.reach = Reach::Internet;
+    assert_eq!(chosen(vec![offering(1, None)], asking.clone()), Ok(id(1)), "who names none goes anywhere");
+    asking.network.domains = vec!["a.example.com".to_owned(), "*.pypi.org".to_owned()];
+    let why = |nodes| chosen(nodes, asking.clone()).unwrap_err();
+    assert_eq!(why(vec![offering(1, None)]), "no node online can keep a job to some domains");
+    let narrow = || offering(2, Some(&["*.example.com"]));
+    assert_eq!(why(vec![narrow()]), "no node online lends all the domains that it names");
+    // What this coordinator cannot read covers nothing.
+    assert!(chosen(vec![offering(2, Some(&["future:any"]))], asking.clone()).is_err());
+    let wide = offering(3, Some(&["*.example.com", "*.org"]));
+    assert_eq!(chosen(vec![offering(1, None), narrow(), wide], asking.clone()), Ok(id(3)));
+    assert_eq!(chosen(vec![offering(4, Some(&[]))], asking), Ok(id(4)), "an empty list is every domain");
+}
+
+#[test]
 fn an_offer_that_changed_after_the_choice_is_seen() {
     let mut offer = node(1, "0.10").offer;
     (offer.internet, offer.isolation) = (true, vec![Isolation::Gvisor]);
     let wanted = Requirements { isolation: Some(Isolation::Gvisor), ..Requirements::default() };
-    assert!(still_shuts_in(&offer, &wanted, true));
-    assert!(!still_shuts_in(&Offer { internet: false, ..offer.clone() }, &wanted, true));
-    assert!(!still_shuts_in(&Offer { isolation: vec![Isolation::Container], ..offer }, &wanted, false));
+    let none = NetworkSpec::default();
+    let online = NetworkSpec { reach: Reach::Internet, ..none.clone() };
+    let kept = NetworkSpec { domains: vec!["example.com".to_owned()], ..online.clone() };
+    assert!(still_shuts_in(&offer, &wanted, &online));
+    assert!(!still_shuts_in(&offer, &wanted, &kept));
+    assert!(still_shuts_in(&Offer { domains: Some(Vec::new()), ..offer.clone() }, &wanted, &kept));
+    assert!(!still_shuts_in(&Offer { internet: false, ..offer.clone() }, &wanted, &online));
+    assert!(!still_shuts_in(&Offer { isolation: vec![Isolation::Container], ..offer }, &wanted, &none));
 }
 
 #[test]

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::coordinator::matching::{self, Placement, Waiting};
 use crate::coordinator::placement::{Event, HANDOVER_SECONDS_MAX, OVERRUN_SLACK_SECONDS, START_SECONDS_MAX};
-use crate::wire::job::{JobSpec, Reach, Resources};
+use crate::wire::job::Resources;
 use crate::wire::lease::{LeaseEnd, Told};
 use crate::wire::node::Offer;
 use crate::wire::{JobId, LeaseId, NodeId};
@@ -24,7 +24,7 @@ pub(crate) const JOBS_PER_PAGE: usize = 200;
 const FAILURE_CHARS_MAX: usize = 400;
 
 const NODE_QUERY: &str = "SELECT n.node_id, n.architecture, n.score, n.offer_cpu_millis, n.offer_memory_bytes, \
-     n.offer_disk_bytes, n.offer_gpus, n.offer_price_min, n.offer_internet, n.offer_isolation, n.leased_at, \
+     n.offer_disk_bytes, n.offer_gpus, n.offer_price_min, n.offer_internet, n.offer_domains, n.offer_isolation, n.leased_at, \
      COALESCE(SUM(j.cpu_millis), 0) AS cpu_millis, COALESCE(SUM(j.memory_bytes), 0) AS memory_bytes, \
      COALESCE(SUM(j.disk_bytes), 0) AS disk_bytes, COALESCE(SUM(j.gpus), 0) AS gpus \
      FROM nodes n LEFT JOIN leases l ON l.node_id = n.node_id AND l.ended_at IS NULL LEFT JOIN jobs j USING (job_id) \
@@ -65,7 +65,7 @@ impl Store {
             jobs.push(matching::Job {
                 job_id,
                 resources: spec.resources(),
-                needs_internet: needs_internet(&spec),
+                network: spec.network,
                 requirements: spec.requirements,
                 price_max: spec.limits.price_max,
                 failed_on,
@@ -96,7 +96,7 @@ impl Store {
         let asked = read_resources(&job)?;
         let Some(node) = row.as_ref().map(read_node).transpose()? else { return Ok(None) };
         let spec = read_spec(&job)?;
-        let shut_in = matching::still_shuts_in(&node.offer, &spec.requirements, needs_internet(&spec));
+        let shut_in = matching::still_shuts_in(&node.offer, &spec.requirements, &spec.network);
         let unchanged = shut_in && matching::rate(&node.offer, &asked) == Some(placement.rate);
         if !unchanged || !node.has_free(&asked) {
             return Ok(None);
@@ -170,11 +170,6 @@ impl Store {
     }
 }
 
-/// A reach that this build does not know is more than none.
-fn needs_internet(spec: &JobSpec) -> bool {
-    spec.network.reach != Reach::None
-}
-
 fn read_node(row: &SqliteRow) -> Result<matching::Node, StoreError> {
     Ok(matching::Node {
         node_id: read_text(row, "node_id")?,
@@ -187,6 +182,7 @@ fn read_node(row: &SqliteRow) -> Result<matching::Node, StoreError> {
             gpus: read_int(row, "offer_gpus")?,
             price_min: read_rate(row, "offer_price_min")?,
             internet: row.try_get("offer_internet")?,
+            domains: super::nodes::read_domains(row)?,
             isolation: super::nodes::read_isolation(row)?,
         },
         used: read_used(row)?,

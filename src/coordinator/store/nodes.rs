@@ -74,7 +74,7 @@ impl Store {
     pub(crate) async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
         let rows = sqlx::query(
             "SELECT node_id, name, state, seen_at, score, offer_cpu_millis, offer_memory_bytes, offer_disk_bytes, \
-             offer_gpus, offer_price_min, offer_internet, offer_isolation, \
+             offer_gpus, offer_price_min, offer_internet, offer_domains, offer_isolation, \
              (SELECT count(*) FROM leases l WHERE l.node_id = n.node_id AND l.ended_at IS NULL) AS leases FROM nodes n ORDER BY name, node_id",
         )
         .fetch_all(self.pool())
@@ -90,7 +90,7 @@ impl Store {
         sqlx::query(
             "UPDATE nodes SET inventory = ?1, inventory_at = ?2, architecture = ?3, offer_cpu_millis = ?4, \
              offer_memory_bytes = ?5, offer_disk_bytes = ?6, offer_gpus = ?7, offer_price_min = ?8, \
-             offer_internet = ?10, offer_isolation = ?11 WHERE node_id = ?9 AND (inventory_at IS NULL OR inventory_at <= ?2)",
+             offer_internet = ?10, offer_isolation = ?11, offer_domains = ?12 WHERE node_id = ?9 AND (inventory_at IS NULL OR inventory_at <= ?2)",
         )
         .bind(report.body)
         .bind(millis(report.at))
@@ -103,6 +103,7 @@ impl Store {
         .bind(report.node_id.to_string())
         .bind(offer.internet)
         .bind(serde_json::to_string(&offer.isolation).unwrap_or_default())
+        .bind(offer.domains.as_ref().and_then(|domains| serde_json::to_string(domains).ok()))
         .execute(&mut *tx)
         .await?;
         tx.commit().await
@@ -200,8 +201,16 @@ pub(crate) fn read_offer(row: &SqliteRow) -> Result<Option<Offer>, StoreError> {
         gpus: read_int(row, "offer_gpus")?,
         price_min: HourlyRate::try_from(price).map_err(|_| StoreError::BadRow { column: "offer_price_min" })?,
         internet: row.try_get("offer_internet")?,
+        domains: read_domains(row)?,
         isolation: read_isolation(row)?,
     }))
+}
+
+/// The domains that jobs may name on a node; `None` where it cannot keep jobs to any.
+pub(crate) fn read_domains(row: &SqliteRow) -> Result<Option<Vec<String>>, StoreError> {
+    let text: Option<String> = row.try_get("offer_domains")?;
+    let read = text.map(|text| serde_json::from_str(&text)).transpose();
+    read.map_err(|_| StoreError::BadRow { column: "offer_domains" })
 }
 
 /// The separations a node offers.

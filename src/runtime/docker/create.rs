@@ -91,7 +91,7 @@ impl DockerRuntime {
         let name = container_name(spec);
         let options = CreateContainerOptionsBuilder::new().name(&name).build();
         let mut body = body::body(spec, plan, &self.facts());
-        networks::attach(&mut body, &spec.network, &self.guard.policy);
+        networks::attach(&mut body, &spec.network, &self.resolvers(&spec.network).await);
         let create = self.docker.create_container(Some(options.clone()), body.clone());
         match self.call(CREATE, START_DEADLINE, create).await {
             Ok(made) => Ok((ContainerId(made.id), true)),

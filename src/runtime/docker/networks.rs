@@ -9,13 +9,14 @@ use bollard::models::{
 };
 use bollard::query_parameters::ListNetworksOptionsBuilder;
 
-use super::super::firewall::NetworkPolicy;
 use super::super::firewall::surroundings::routed;
 use super::super::network::{
     ContainerNetwork, LeaseNetworkSpec, NetworkId, OwnedNetwork, Subnet, bridge_name, free_subnet, search_start,
 };
-use super::super::{ContainerId, LABEL_GENERATION, LABEL_LEASE, LABEL_NODE, RuntimeError};
+use super::super::{ContainerId, LABEL_DOMAINS, LABEL_GENERATION, LABEL_LEASE, LABEL_NODE, RuntimeError};
+use super::gates::{self, GateSpec};
 use super::{CALL_DEADLINE, DockerRuntime, START_DEADLINE};
+use crate::wire::domain::DomainPattern;
 use crate::wire::job::Reach;
 use crate::wire::{LeaseId, NodeId};
 
@@ -43,7 +44,12 @@ impl DockerRuntime {
         if let Some(found) = self.network_of(spec.node_id, spec.lease_id).await? {
             return Ok(found);
         }
-        let verdict = self.verdict(spec.node_id, spec.reach, true).await;
+        let domains = spec.kept_to(&self.guard.policy.domains)?;
+        let verdict = if domains.is_empty() {
+            self.verdict(spec.node_id, spec.reach, true).await
+        } else {
+            self.verdict_on_domains(spec.node_id, true).await
+        };
         if !verdict.is_isolated() {
             return Err(RuntimeError::IsolationNotShown { why: verdict.sentence() });
         }
@@ -51,22 +57,65 @@ impl DockerRuntime {
             name: format!("fizz-{}", spec.lease_id),
             bridge: bridge_name(spec.lease_id),
             internal: spec.reach != Reach::Internet,
-            labels: HashMap::from([
-                (LABEL_NODE.to_owned(), spec.node_id.to_string()),
-                (LABEL_LEASE.to_owned(), spec.lease_id.to_string()),
-                (LABEL_GENERATION.to_owned(), spec.generation.to_string()),
-            ]),
+            labels: labels(spec, &domains),
             pool: self.guard.policy.pool,
             start: search_start(spec.lease_id),
         };
         match self.make_network(&request).await {
             Ok((id, subnet)) => {
                 let LeaseNetworkSpec { lease_id, generation, reach, .. } = *spec;
+                self.guard.seen(&id);
+                if !domains.is_empty() {
+                    self.open_gate(&id, request.bridge, subnet, domains).await?;
+                }
                 Ok(OwnedNetwork { id, lease_id, generation, reach, subnet: Some(subnet) })
             }
             // Made by a call of an agent that was killed since.
             Err(error) => self.network_of(spec.node_id, spec.lease_id).await?.ok_or(error),
         }
+    }
+
+    /// Opens the way out of a network that is kept to some domains, or removes the network.
+    async fn open_gate(
+        &self,
+        id: &NetworkId,
+        bridge: String,
+        subnet: Subnet,
+        domains: Vec<DomainPattern>,
+    ) -> Result<(), RuntimeError> {
+        let spec = GateSpec { bridge, subnet, domains, network: Some(id.clone()) };
+        let opened = self.guard.gates.lock().await.open(spec, &self.guard.policy).await;
+        if let Err(why) = opened {
+            self.drop_network(id).await?;
+            return Err(RuntimeError::IsolationNotShown { why });
+        }
+        Ok(())
+    }
+
+    /// Takes up what an earlier agent left of a network: it is watched, and its way out opened.
+    async fn take_up(&self, network: &Network, owned: &OwnedNetwork) {
+        self.guard.seen(&owned.id);
+        let label = network.labels.as_ref().and_then(|labels| labels.get(LABEL_DOMAINS));
+        let (Some(label), Some(subnet)) = (label, owned.subnet) else { return };
+        let mut gates = self.guard.gates.lock().await;
+        if gates.resolver(&owned.id).is_some() {
+            return;
+        }
+        let domains = gates::list_of(label, &self.guard.policy.domains);
+        let bridge = bridge_name(owned.lease_id);
+        let spec = GateSpec { bridge, subnet, domains, network: Some(owned.id.clone()) };
+        if let Err(why) = gates.open(spec, &self.guard.policy).await {
+            tracing::warn!(why, lease_id = %owned.lease_id, "a job finds no names for now");
+        }
+    }
+
+    /// Where containers on a network ask for names.
+    pub(super) async fn resolvers(&self, network: &ContainerNetwork) -> Vec<Ipv4Addr> {
+        let own = match network {
+            ContainerNetwork::None => None,
+            ContainerNetwork::Lease { network, .. } => self.guard.gates.lock().await.resolver(network),
+        };
+        own.map_or_else(|| self.guard.policy.resolvers.clone(), |own| vec![own])
     }
 
     /// Makes a network with addresses that nobody has.
@@ -99,7 +148,11 @@ impl DockerRuntime {
     /// Networks with this node's label.
     pub(super) async fn owned_networks(&self, node_id: NodeId) -> Result<Vec<OwnedNetwork>, RuntimeError> {
         let found = self.all_networks(&[&format!("{LABEL_NODE}={node_id}")]).await?;
-        Ok(found.iter().filter_map(owned).collect())
+        let found: Vec<(&Network, OwnedNetwork)> = found.iter().filter_map(|it| Some((it, owned(it)?))).collect();
+        for (network, owned) in &found {
+            self.take_up(network, owned).await;
+        }
+        Ok(found.into_iter().map(|(_, owned)| owned).collect())
     }
 
     async fn all_networks(&self, labels: &[&str]) -> Result<Vec<Network>, RuntimeError> {
@@ -115,12 +168,11 @@ impl DockerRuntime {
         let removed = self.docker.remove_network(&id.0);
         match self.call("remove a network", START_DEADLINE, removed).await {
             Err(RuntimeError::Engine { detail, .. })
-                if detail.contains("not found") || detail.contains("o such network") =>
-            {
-                Ok(())
-            }
-            other => other,
+                if detail.contains("not found") || detail.contains("o such network") => {}
+            other => other?,
         }
+        self.guard.gone(id).await;
+        Ok(())
     }
 
     /// The container's address on its lease's network.
@@ -134,13 +186,13 @@ impl DockerRuntime {
 
 /// Puts a container on its network. Its name servers are always named: otherwise the engine would ask those of this machine
 /// on its behalf, past every rule.
-pub(super) fn attach(body: &mut ContainerCreateBody, network: &ContainerNetwork, policy: &NetworkPolicy) {
+pub(super) fn attach(body: &mut ContainerCreateBody, network: &ContainerNetwork, resolvers: &[Ipv4Addr]) {
     let host = body.host_config.get_or_insert_with(HostConfig::default);
     match network {
         ContainerNetwork::None => host.network_mode = Some("none".to_owned()),
         ContainerNetwork::Lease { network, aliases } => {
             host.network_mode = Some(network.0.clone());
-            let resolvers: Vec<String> = policy.resolvers.iter().map(ToString::to_string).collect();
+            let resolvers: Vec<String> = resolvers.iter().map(ToString::to_string).collect();
             // The container itself: nobody answers there.
             host.dns = Some(if resolvers.is_empty() { vec!["127.0.0.1".to_owned()] } else { resolvers });
             let endpoint = EndpointSettings { aliases: Some(aliases.clone()), ..EndpointSettings::default() };
@@ -148,6 +200,18 @@ pub(super) fn attach(body: &mut ContainerCreateBody, network: &ContainerNetwork,
             body.networking_config = Some(NetworkingConfig { endpoints_config: Some(endpoints) });
         }
     }
+}
+
+fn labels(spec: &LeaseNetworkSpec, domains: &[DomainPattern]) -> HashMap<String, String> {
+    let mut labels = HashMap::from([
+        (LABEL_NODE.to_owned(), spec.node_id.to_string()),
+        (LABEL_LEASE.to_owned(), spec.lease_id.to_string()),
+        (LABEL_GENERATION.to_owned(), spec.generation.to_string()),
+    ]);
+    if !domains.is_empty() {
+        labels.insert(LABEL_DOMAINS.to_owned(), gates::label_of(domains));
+    }
+    labels
 }
 
 fn body(request: &NetworkRequest, subnet: Subnet) -> NetworkCreateRequest {

@@ -1,7 +1,7 @@
-//! Runs the isolation probe: four small containers on three networks, at the same time.
+//! Runs the isolation probe: five small containers on four networks, at the same time.
 //!
 //! One is on a network made exactly like a job's that reaches the internet, one on a network like a job's that reaches only
-//! itself. Two are the control, on a bridge that our rules are not about: one to be reached, one that reaches.
+//! itself, one on a network that is kept to no domain at all. Two are the control, on a bridge that our rules are not about: one to be reached, one that reaches.
 //!
 //! Invariants
 //! - Everything made here carries `io.fizz.probe` and this node's label, and is removed at the end; what a killed agent left
@@ -30,6 +30,7 @@ use super::super::firewall::surroundings::{CONTROL_PREFIX, Surroundings};
 use super::super::firewall::{NetworkPolicy, NftError, Verdict};
 use super::super::network::{BRIDGE_PREFIX, ContainerNetwork, NetworkId, Subnet};
 use super::super::{ContainerId, LABEL_NODE, LABEL_PROBE, RuntimeError};
+use super::gates::{GateSpec, own_end};
 use super::networks::{NetworkRequest, attach};
 use super::{CALL_DEADLINE, DockerRuntime, START_DEADLINE};
 use crate::wire::NodeId;
@@ -52,19 +53,32 @@ const MEMORY_BYTES: i64 = 16 << 20;
 pub(super) struct Verdicts {
     pub(super) private: Verdict,
     pub(super) internet: Verdict,
+    pub(super) domains: Verdict,
 }
 
 impl Verdicts {
     pub(super) fn not_shown(why: &str) -> Self {
         let verdict = Verdict::NotShown { why: why.to_owned() };
-        Self { private: verdict.clone(), internet: verdict }
+        Self { private: verdict.clone(), internet: verdict.clone(), domains: verdict }
+    }
+
+    /// Whether nothing but the proof of lists of domains is missing, and another try may bring it.
+    pub(super) const fn domains_wait(&self) -> bool {
+        self.internet.is_isolated() && matches!(self.domains, Verdict::NotShown { .. })
     }
 }
 
 /// One place a probe is put.
 struct Place {
     network: NetworkId,
-    bridge: Option<Ipv4Addr>,
+    name: String,
+    subnet: Subnet,
+}
+
+impl Place {
+    fn bridge(&self) -> Option<Ipv4Addr> {
+        Some(own_end(self.subnet))
+    }
 }
 
 impl DockerRuntime {
@@ -79,6 +93,7 @@ impl DockerRuntime {
         self.sweep_probes(&format!("{LABEL_NODE}={node_id}")).await?;
         self.sweep_old_probes(&[], OLD_AFTER).await;
         let shown = self.try_networks(node_id, policy, around, rules).await;
+        self.guard.gates.lock().await.close(None).await;
         self.sweep_probes(&format!("{LABEL_NODE}={node_id}")).await?;
         shown
     }
@@ -96,23 +111,32 @@ impl DockerRuntime {
         let ears = Ears::open()
             .await
             .map_err(|error| RuntimeError::Engine { what: "listen for probes", detail: error.to_string() })?;
-        let words = [(); 3].map(|()| uuid::Uuid::new_v4().simple().to_string());
+        let words = [(); 4].map(|()| uuid::Uuid::new_v4().simple().to_string());
         let hearing = ears.listen(&words);
         // One after the other: each takes addresses that the next must see taken.
         let control = self.place(node_id, CONTROL_PREFIX, false, policy).await?;
         let internet = self.place(node_id, BRIDGE_PREFIX, false, policy).await?;
         let private = self.place(node_id, BRIDGE_PREFIX, true, policy).await?;
+        let kept = self.place(node_id, BRIDGE_PREFIX, false, policy).await?;
+        let gate = self.open_empty_gate(&kept, rules).await;
         let neighbour = self.start_probe(node_id, &image, &control, NEIGHBOUR_MILLIS, "-", &[]).await?;
         let neighbour = self.address_of(&neighbour).await?;
         let mut of_control = proof::own_targets(around, ears.ports);
-        of_control.extend(proof::forbidden_targets(&Surroundings::default(), ears.ports, control.bridge, neighbour));
-        let forbidden = |place: &Place| proof::forbidden_targets(around, ears.ports, place.bridge, neighbour);
-        let (of_internet, of_private) = (forbidden(&internet), forbidden(&private));
-        let (control, internet, private) = tokio::try_join!(
+        of_control.extend(proof::forbidden_targets(&Surroundings::default(), ears.ports, control.bridge(), neighbour));
+        let forbidden = |place: &Place| proof::forbidden_targets(around, ears.ports, place.bridge(), neighbour);
+        let (of_internet, of_private, of_kept) = (forbidden(&internet), forbidden(&private), forbidden(&kept));
+        let resolvers = proof::resolver_targets(&policy.resolvers);
+        let server = Target::new(true, own_end(kept.subnet).into(), 53, "its own name server");
+        let internet_and_out = [&of_internet[..], &resolvers].concat();
+        let kept_and_out = [&of_kept[..], &resolvers, &[server]].concat();
+        let (control, mut internet, private, mut kept) = tokio::try_join!(
             self.ask(node_id, &image, &control, &words[0], &of_control),
-            self.ask(node_id, &image, &internet, &words[1], &of_internet),
+            self.ask(node_id, &image, &internet, &words[1], &internet_and_out),
             self.ask(node_id, &image, &private, &words[2], &of_private),
+            self.ask(node_id, &image, &kept, &words[3], &kept_and_out),
         )?;
+        let (control_out, mut kept_out) = (internet.split_off(of_internet.len()), kept.split_off(of_kept.len()));
+        let server = kept_out.pop().unwrap_or(Answer::Silent);
         let heard = hearing.finish();
         let evidence = |targets: Vec<Target>, answers: Vec<Answer>, heard: bool| Evidence {
             found: targets.into_iter().zip(answers).collect(),
@@ -121,10 +145,23 @@ impl DockerRuntime {
             control_reached_neighbour: reached_neighbour(&of_control, &control),
             rules: rules.clone(),
         };
+        let home = judge(&evidence(of_kept, kept, heard[3]));
         Ok(Verdicts {
+            domains: match gate {
+                Ok(()) => proof::judge_domains(home, &control_out, &kept_out, server),
+                Err(why) => Verdict::NotShown { why },
+            },
             internet: judge(&evidence(of_internet, internet, heard[1])),
             private: judge(&evidence(of_private, private, heard[2])),
         })
+    }
+
+    /// Keeps a network to no domain at all.
+    async fn open_empty_gate(&self, place: &Place, rules: &Result<(), NftError>) -> Result<(), String> {
+        rules.clone().map_err(|error| error.to_string())?;
+        let (bridge, subnet) = (place.name.clone(), place.subnet);
+        let spec = GateSpec { bridge, subnet, domains: Vec::new(), network: None };
+        self.guard.gates.lock().await.open(spec, &self.guard.policy).await
     }
 
     /// A network like a job's, or one for the control.
@@ -145,7 +182,7 @@ impl DockerRuntime {
             start: id.bytes().fold(0, |start, byte| start << 1 ^ u32::from(byte)),
         };
         let (network, subnet) = self.make_network(&request).await?;
-        Ok(Place { network, bridge: Some(first_address(subnet)) })
+        Ok(Place { network, name: request.bridge, subnet })
     }
 
     /// Starts a probe, waits for its end and reads what it says.
@@ -208,7 +245,7 @@ impl DockerRuntime {
             }),
             ..ContainerCreateBody::default()
         };
-        attach(&mut body, &network, &self.guard.policy);
+        attach(&mut body, &network, &self.guard.policy.resolvers);
         let create = self.docker.create_container(None::<CreateContainerOptions>, body);
         let made = self.call("create a container", START_DEADLINE, create).await?;
         self.call("start a container", START_DEADLINE, self.docker.start_container(&made.id, None)).await?;
@@ -307,10 +344,6 @@ fn labels(node_id: NodeId) -> HashMap<String, String> {
     HashMap::from([(LABEL_NODE.to_owned(), node_id.to_string()), (LABEL_PROBE.to_owned(), "1".to_owned())])
 }
 
-fn first_address(subnet: Subnet) -> Ipv4Addr {
-    Ipv4Addr::from(u32::from(subnet.address()).saturating_add(1))
-}
-
 fn reached_host(targets: &[Target], answers: &[Answer]) -> bool {
     targets.iter().zip(answers).any(|(target, answer)| target.port != PROBE_PORT && *answer == Answer::Open)
 }
@@ -343,8 +376,8 @@ impl Ears {
     }
 
     /// Answers whoever knows one of the words, and notes which were heard.
-    fn listen(&self, words: &[String; 3]) -> Hearing {
-        let heard: Arc<[AtomicBool; 3]> = Arc::new([(); 3].map(|()| AtomicBool::new(false)));
+    fn listen(&self, words: &[String; 4]) -> Hearing {
+        let heard: Arc<[AtomicBool; 4]> = Arc::new([(); 4].map(|()| AtomicBool::new(false)));
         let (socket, words, notes) = (Arc::clone(&self.udp), words.clone(), Arc::clone(&heard));
         let task = tokio::spawn(async move {
             let mut buffer = [0; 64];
@@ -364,13 +397,13 @@ impl Ears {
 }
 
 struct Hearing {
-    heard: Arc<[AtomicBool; 3]>,
+    heard: Arc<[AtomicBool; 4]>,
     task: tokio::task::JoinHandle<()>,
 }
 
 impl Hearing {
-    fn finish(self) -> [bool; 3] {
-        [0, 1, 2].map(|index: usize| self.heard.get(index).is_some_and(|note| note.load(Ordering::Relaxed)))
+    fn finish(self) -> [bool; 4] {
+        [0, 1, 2, 3].map(|index: usize| self.heard.get(index).is_some_and(|note| note.load(Ordering::Relaxed)))
     }
 }
 

@@ -300,6 +300,10 @@ impl ContainerRuntime for FakeRuntime {
         Ok(())
     }
 
+    async fn domains_verdict(&self, _node_id: NodeId) -> Verdict {
+        self.world().verdict.clone()
+    }
+
     async fn withdraw(&self) {}
 
     async fn networks(&self, node_id: NodeId) -> Result<Vec<OwnedNetwork>, RuntimeError> {

@@ -4,7 +4,7 @@
 //! a child by itself, so it is lent to this one child.
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -13,8 +13,9 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use super::NftError;
-use super::rules::TABLE;
+use super::rules::{DOORS, TABLE};
 use super::surroundings::KernelTables;
+use crate::runtime::network::BRIDGE_PREFIX;
 
 const DEADLINE: Duration = Duration::from_secs(10);
 /// What is read of one of nft's streams; our table's listing has a few kB.
@@ -23,6 +24,8 @@ const OUTPUT_MAX: u64 = 1 << 20;
 const TABLE_MAX: u64 = 4 << 20;
 /// Where nft is when it is not in the search path: that of an ordinary user leaves the system's programs out.
 const USUAL: &[&str] = &["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
+
+const INTERFACES: &str = "/sys/class/net";
 
 /// Hands a script to `nft -f -`. All of it becomes true at once, or nothing does.
 ///
@@ -38,7 +41,43 @@ pub async fn apply(script: &str) -> Result<(), NftError> {
 /// # Errors
 /// [`NftError`].
 pub async fn listing() -> Result<Option<String>, NftError> {
-    let output = nft(&["-s", "-t", "list", "table", "inet", TABLE], "").await?;
+    list("inet", TABLE).await
+}
+
+/// The table of a lease's bridge, as [`listing`].
+///
+/// # Errors
+/// [`NftError`].
+pub async fn gate_listing(bridge: &str) -> Result<Option<String>, NftError> {
+    list("ip", bridge).await
+}
+
+/// What the set of name servers holds.
+///
+/// # Errors
+/// [`NftError`].
+pub async fn doors() -> Result<String, NftError> {
+    let output = nft(&["list", "set", "inet", TABLE, DOORS], "").await?;
+    if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Err(failure(&output)) }
+}
+
+/// The bridges that have a table of their own, and whether each is there.
+///
+/// # Errors
+/// [`NftError`].
+pub async fn gates() -> Result<Vec<(String, bool)>, NftError> {
+    let output = nft(&["list", "tables", "ip"], "").await?;
+    if !output.status.success() {
+        return Err(failure(&output));
+    }
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let bridges = text.lines().filter_map(|line| line.strip_prefix("table ip ")).map(str::trim);
+    let ours = bridges.filter(|bridge| bridge.starts_with(BRIDGE_PREFIX));
+    Ok(ours.map(|bridge| (bridge.to_owned(), Path::new(INTERFACES).join(bridge).exists())).collect())
+}
+
+async fn list(family: &str, name: &str) -> Result<Option<String>, NftError> {
+    let output = nft(&["-s", "-t", "list", "table", family, name], "").await?;
     if output.status.success() {
         return Ok(Some(String::from_utf8_lossy(&output.stdout).into_owned()));
     }

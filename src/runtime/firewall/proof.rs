@@ -12,6 +12,8 @@ use super::{NftError, Verdict};
 const METADATA: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 /// The port on which a probe itself listens.
 pub const PROBE_PORT: u16 = 4242;
+/// Most name servers that are tried.
+const RESOLVERS_MAX: usize = 4;
 /// Ports that home routers answer on.
 const ROUTER_PORTS: [u16; 3] = [53, 80, 443];
 /// More addresses of this machine than these are not tried one by one; the rules do not list them either.
@@ -31,7 +33,7 @@ pub struct Target {
 }
 
 impl Target {
-    fn new(tcp: bool, address: IpAddr, port: u16, what: impl Into<String>) -> Self {
+    pub(crate) fn new(tcp: bool, address: IpAddr, port: u16, what: impl Into<String>) -> Self {
         Self { tcp, address, port, what: what.into() }
     }
 
@@ -150,6 +152,35 @@ pub struct Evidence {
     pub control_reached_neighbour: bool,
     /// Whether the rules are in place, and if not, why.
     pub rules: Result<(), NftError>,
+}
+
+/// The name servers that jobs may ask; one that is kept to some domains may not.
+#[must_use]
+pub fn resolver_targets(resolvers: &[Ipv4Addr]) -> Vec<Target> {
+    let some = resolvers.iter().take(RESOLVERS_MAX);
+    some.map(|&address| Target::new(true, address.into(), 53, format!("the name server {address}"))).collect()
+}
+
+/// The verdict on networks that are kept to some domains. `home`: on what such a network reaches of this home. `control` and
+/// `kept`: what became of [`resolver_targets`] from a network without such a list and from one whose list is empty. `server`: of
+/// the lease's own name server.
+#[must_use]
+pub fn judge_domains(home: Verdict, control: &[Answer], kept: &[Answer], server: Answer) -> Verdict {
+    let reached = |answers: &[Answer]| answers.iter().any(|answer| answer.is_reached());
+    if !home.is_isolated() {
+        return home;
+    }
+    if reached(kept) {
+        return Verdict::Reaches { what: vec!["the internet past its list of domains".to_owned()] };
+    }
+    if !reached(control) {
+        let why = "no name server was reached even without a list of domains, so that one keeps from them says nothing";
+        return Verdict::NotShown { why: why.to_owned() };
+    }
+    if server == Answer::Open {
+        return Verdict::Isolated;
+    }
+    Verdict::NotShown { why: "jobs would not reach the name server that keeps them to their domains".to_owned() }
 }
 
 /// The verdict.

@@ -15,10 +15,13 @@ use std::net::Ipv4Addr;
 
 use super::NetworkPolicy;
 use super::surroundings::{Surroundings, Upstream};
-use crate::runtime::network::BRIDGE_PREFIX;
+use crate::runtime::network::{BRIDGE_PREFIX, Subnet};
 
 /// The table's name.
 pub const TABLE: &str = "fizz";
+
+/// The set of this machine's addresses and ports at which leases' own name servers listen.
+pub(super) const DOORS: &str = "doors";
 
 /// Destinations that are never public: this network, private, carrier-grade NAT, loopback, link-local (with it the metadata
 /// service of clouds), documentation, benchmarks, 6to4 relays, multicast, reserved, broadcast. From IANA's registry of
@@ -63,6 +66,16 @@ pub fn removal() -> String {
     format!("add table inet {TABLE}\ndelete table inet {TABLE}\n")
 }
 
+/// Whether an address is on the internet as these rules see it: neither this home's nor nobody's.
+#[must_use]
+pub fn is_out(address: Ipv4Addr, around: &Surroundings) -> bool {
+    let is_never = NEVER.iter().filter_map(|net| net.parse::<Subnet>().ok()).any(|net| net.contains(address));
+    let is_home = around.on_link.iter().any(|net| net.contains(address))
+        || around.addresses.contains(&address.into())
+        || around.upstreams.iter().any(|up| up.gateway == Some(address));
+    !is_never && !is_home
+}
+
 fn table(policy: &NetworkPolicy, around: &Surroundings) -> String {
     let resolvers = addresses(&policy.resolvers);
     let mut text = format!("table inet {TABLE} {{\n");
@@ -74,6 +87,7 @@ fn table(policy: &NetworkPolicy, around: &Surroundings) -> String {
             );
         }
     }
+    let _ = writeln!(text, "\tset {DOORS} {{\n\t\ttype ipv4_addr . inet_service\n\t\tsize 4096\n\t}}\n");
     text.push_str(&chain("input", Some("input"), &[format!("iifname \"{BRIDGE_PREFIX}*\" goto host")]));
     text.push_str(&chain(
         "forward",
@@ -98,6 +112,8 @@ fn table(policy: &NetworkPolicy, around: &Surroundings) -> String {
 fn host(resolvers: Option<&str>) -> Vec<String> {
     let mut rules = vec!["meta nfproto != ipv4 drop".to_owned(), "ct direction reply accept".to_owned()];
     rules.extend(resolvers.into_iter().flat_map(asks));
+    // Name servers of ours, see `gate`.
+    rules.extend(["udp", "tcp"].map(|protocol| format!("ip daddr . {protocol} dport @{DOORS} accept")));
     rules.push("drop".to_owned());
     rules
 }

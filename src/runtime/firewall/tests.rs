@@ -92,6 +92,26 @@ fn only_silence_against_a_control_that_spoke_is_isolation() {
 }
 
 #[test]
+fn a_list_of_domains_keeps_only_where_it_keeps_from_what_a_control_reaches() {
+    use Answer::{Open, Refused, Silent};
+    let judged = |control, kept, server| proof::judge_domains(Verdict::Isolated, &[Silent, control], &[kept, Silent], server);
+    assert_eq!(judged(Open, Silent, Open), Verdict::Isolated);
+    assert_eq!(judged(Refused, Silent, Open), Verdict::Isolated);
+    assert!(matches!(judged(Open, Refused, Open), Verdict::Reaches { .. }));
+    assert!(matches!(judged(Silent, Silent, Open), Verdict::NotShown { .. }), "a line that is down shows nothing");
+    assert!(matches!(judged(Open, Silent, Refused), Verdict::NotShown { .. }), "without names there is nothing to reach");
+    let open = Verdict::Reaches { what: vec!["x".to_owned()] };
+    assert_eq!(proof::judge_domains(open.clone(), &[Open], &[Silent], Open), open);
+}
+
+#[test]
+fn the_table_of_a_lease_that_is_kept_to_some_domains() {
+    let gate = gate::Gate { bridge: "fz-0123456789a".to_owned(), address: [10, 219, 0, 1].into(), port: 40053 };
+    let open = [Ipv4Addr::new(1, 2, 3, 4), Ipv4Addr::new(5, 6, 7, 8)];
+    insta::assert_snapshot!(format!("{}{}{}", gate.script(&open), gate.opening(&open, 40), gate.door()));
+}
+
+#[test]
 fn one_answer_is_enough_to_refuse() {
     for answer in [Answer::Open, Answer::Refused] {
         let mut found = evidence(Answer::Silent);
@@ -145,7 +165,11 @@ fn nft_understands_the_rules() {
         NetworkPolicy { download_per_second: Some(1 << 20), upload_per_second: Some(5), ..NetworkPolicy::default() };
     let none = NetworkPolicy { resolvers: Vec::new(), ..NetworkPolicy::default() };
     for (policy, around) in [(NetworkPolicy::default(), home()), (capped, home()), (none, Surroundings::default())] {
-        for script in [rules::script(&policy, &around), rules::removal()] {
+        let gate = gate::Gate { bridge: "fz-0123456789a".to_owned(), address: [10, 219, 0, 1].into(), port: 40053 };
+        let open = [Ipv4Addr::new(1, 2, 3, 4)];
+        let gated = format!("{}{}", gate.script(&open), gate.opening(&open, 40));
+        let with_door = format!("{}{}", rules::script(&policy, &around), gate.door());
+        for script in [with_door, gated, gate::Gate::removal(&gate.bridge), rules::removal()] {
             // In a network of its own, where everybody is its root: nothing here is touched.
             let mut nft = Command::new("unshare");
             let mut nft = nft.args(["-rn", "nft", "-c", "-f", "-"]).stdin(Stdio::piped()).spawn().unwrap();

@@ -55,3 +55,22 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_job_that_names_more_than_the_owner_lends_is_refused_in_words() {
+    let now = jiff::Timestamp::from_second(1_700_000_000).unwrap();
+    let spec = |domains: &[&str]| LeaseNetworkSpec {
+        node_id: NodeId::generate(now),
+        lease_id: LeaseId::generate(now),
+        generation: 1,
+        reach: Reach::Internet,
+        domains: domains.iter().map(|&domain| domain.to_owned()).collect(),
+    };
+    let lent: Vec<DomainPattern> = vec!["*.example.com".parse().unwrap(), "pypi.org".parse().unwrap()];
+    assert_eq!(spec(&[]).kept_to(&lent).unwrap(), lent);
+    assert_eq!(in_words(&spec(&["A.example.com"]).kept_to(&lent).unwrap()), "a.example.com");
+    assert_eq!(LeaseNetworkSpec { reach: Reach::None, ..spec(&[]) }.kept_to(&lent).unwrap(), []);
+    let refused = spec(&["pypi.org", "evil.org"]).kept_to(&lent).unwrap_err().to_string();
+    assert!(refused.contains("the job asks for evil.org, and this node's owner lends *.example.com, pypi.org only"), "{refused}");
+    assert!(matches!(spec(&["a b"]).kept_to(&[]), Err(RuntimeError::InvalidSpec { .. })));
+}
