@@ -166,6 +166,7 @@ async fn a_list_holds_while_the_agent_is_away_and_comes_back_within_three_second
         assert!(asked_at.elapsed() < Duration::from_secs(60), "an address that nobody used is still open");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+    assert!(asked_at.elapsed() > Duration::from_secs(35), "the next agent has closed what may be in use");
     println!("an address that was never used closed after {:?}", asked_at.elapsed());
     assert!(!job.reaches(&SECOND.to_string()));
     // Somebody takes all rules away, or those of this lease alone.

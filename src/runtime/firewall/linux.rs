@@ -4,7 +4,7 @@
 //! a child by itself, so it is lent to this one child.
 
 use std::io::Read as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Output, Stdio};
 use std::time::Duration;
 
@@ -24,8 +24,6 @@ const OUTPUT_MAX: u64 = 1 << 20;
 const TABLE_MAX: u64 = 4 << 20;
 /// Where nft is when it is not in the search path: that of an ordinary user leaves the system's programs out.
 const USUAL: &[&str] = &["/usr/sbin", "/sbin", "/usr/local/sbin", "/usr/bin"];
-
-const INTERFACES: &str = "/sys/class/net";
 
 /// Hands a script to `nft -f -`. All of it becomes true at once, or nothing does.
 ///
@@ -70,10 +68,17 @@ pub async fn gates() -> Result<Vec<(String, bool)>, NftError> {
     if !output.status.success() {
         return Err(failure(&output));
     }
+    // Those of this program's own network namespace, which another view (`/sys`) may not be of. Where nothing is told, none is
+    // taken for gone.
+    let interfaces = table("/proc/net/dev");
+    let is_there = |bridge: &str| {
+        let mut names = interfaces.lines().filter_map(|line| line.split_once(':')).map(|(name, _)| name.trim());
+        interfaces.is_empty() || names.any(|name| name == bridge)
+    };
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let bridges = text.lines().filter_map(|line| line.strip_prefix("table ip ")).map(str::trim);
     let ours = bridges.filter(|bridge| bridge.starts_with(BRIDGE_PREFIX));
-    Ok(ours.map(|bridge| (bridge.to_owned(), Path::new(INTERFACES).join(bridge).exists())).collect())
+    Ok(ours.map(|bridge| (bridge.to_owned(), is_there(bridge))).collect())
 }
 
 async fn list(family: &str, name: &str) -> Result<Option<String>, NftError> {
