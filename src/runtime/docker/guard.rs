@@ -24,7 +24,7 @@ use crate::wire::NodeId;
 use crate::wire::job::Reach;
 
 /// So often the rules are looked at while networks of ours are there: a few milliseconds of one core each time.
-const LOOK_EVERY: Duration = Duration::from_secs(2);
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// So many verdicts are asked for before a list of domains that could not be shown to keep is tried again: the line may have
 /// been down.
 const ASKED_AGAIN: u32 = 16;
