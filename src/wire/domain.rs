@@ -65,7 +65,9 @@ impl FromStr for DomainPattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("'{}' is no domain; write example.com, or *.example.com for what is below it", text.escape_debug());
+        let wrong = || {
+            format!("'{}' is no domain; write example.com, or *.example.com for what is below it", text.escape_debug())
+        };
         let (below, rest) = text.strip_prefix("*.").map_or((false, text), |rest| (true, rest));
         let rest = rest.strip_suffix('.').unwrap_or(rest);
         // The parser of addresses would undo percent signs.
@@ -143,8 +145,26 @@ mod tests {
         assert_eq!(domain("*.Bücher.example").to_string(), "*.xn--bcher-kva.example");
         let long = format!("{}.example", ["a"; 130].join("."));
         for wrong in [
-            "", "*", "*.", "a..b", "*.*.a", "a.*.b", "10.0.0.1", "*.1.2.3.4", "[::1]", "a b", "-a.b", "a-.b", "a_b.c",
-            "https://a.b", "a.b/c", "a:80", "%61.b", "%", &long, "a.b..",
+            "",
+            "*",
+            "*.",
+            "a..b",
+            "*.*.a",
+            "a.*.b",
+            "10.0.0.1",
+            "*.1.2.3.4",
+            "[::1]",
+            "a b",
+            "-a.b",
+            "a-.b",
+            "a_b.c",
+            "https://a.b",
+            "a.b/c",
+            "a:80",
+            "%61.b",
+            "%",
+            &long,
+            "a.b..",
         ] {
             assert!(wrong.parse::<DomainPattern>().is_err(), "{wrong}");
         }

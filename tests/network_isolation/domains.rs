@@ -5,16 +5,17 @@ use std::process::Command;
 use std::time::Duration;
 
 use fizz::clock::Clock;
-use fizz::runtime::docker::DockerRuntime;
+use fizz::config::Ceiling;
+use fizz::runtime::docker::{DockerOptions, DockerRuntime};
 use fizz::runtime::firewall::{Verdict, nft};
 use fizz::runtime::network::{ContainerNetwork, LeaseNetworkSpec, NetworkId, bridge_name};
 use fizz::runtime::{ContainerId, ContainerRuntime as _, PinnedImage, RuntimeError};
 use fizz::wire::job::Reach;
 use fizz::wire::{LeaseId, NodeId};
 
-use super::docker_support::{TestImage, docker, docker_output, shell, wait_for};
-use super::home::{ALIAS, ANSWER, Home, INTERNET, PORT, RESOLVER, SECOND, SECOND_NAME, alone, rebound};
-use super::reach::opened;
+use super::docker_support::{docker_output, shell, wait_for};
+use super::home::{ALIAS, ANSWER, INTERNET, PORT, RESOLVER, SECOND, SECOND_NAME, alone, rebound};
+use super::scene::{Scene, opened};
 
 /// A container on a network that is kept to these domains.
 struct Kept {
@@ -71,14 +72,13 @@ async fn a_job_that_names_domains_reaches_those_and_nothing_else() {
     if alone("domains::a_job_that_names_domains_reaches_those_and_nothing_else") {
         return;
     }
-    let home = Home::new();
-    let image = TestImage::new();
-    let node_id = NodeId::generate(Clock::system().now());
-    let runtime = home.runtime(|_| {}).await;
+    let scene = Scene::set().await;
+    let Scene { node_id, runtime, pinned, .. } = &scene;
+    let node_id = *node_id;
     assert_eq!(runtime.domains_verdict(node_id).await, Verdict::Isolated);
-    let pinned = image.pin(&runtime).await;
     let (neighbour, public) = (rebound(Ipv4Addr::new(192, 168, 77, 50)), rebound(Ipv4Addr::new(93, 184, 216, 50)));
-    let other_server = format!("busybox nslookup allowed.example.com {INTERNET} 2>&1 | grep -q {ANSWER} && echo other-server open; ");
+    let other_server =
+        format!("busybox nslookup allowed.example.com {INTERNET} 2>&1 | grep -q {ANSWER} && echo other-server open; ");
     let line = [
         // Before any name was asked for, its address is as closed as every other.
         greeting("early", &ANSWER.to_string(), PORT),
@@ -96,7 +96,7 @@ async fn a_job_that_names_domains_reaches_those_and_nothing_else() {
     ]
     .concat();
     let domains = ["allowed.example.com", "*.wild.example.com", ALIAS, "*.rebound.example"];
-    let job = kept(&runtime, node_id, &pinned, &domains).await;
+    let job = kept(runtime, node_id, pinned, &domains).await;
     // First everything that its name server could stumble over: no questions at all, over both ways.
     job.run(
         "gateway=$(ip route | grep default | busybox cut -d' ' -f3); for n in 1 2 3 4 5 6 7 8; do \
@@ -107,16 +107,17 @@ async fn a_job_that_names_domains_reaches_those_and_nothing_else() {
     let set = job.open_set();
     assert!(set.contains(&ANSWER.to_string()) && !set.contains("192.168") && !set.contains("93.184"), "{set}");
     // The same from a job that names none: all of it is there to be reached.
-    let free = kept(&runtime, node_id, &pinned, &[]).await;
+    let free = kept(runtime, node_id, pinned, &[]).await;
     let control = ["above", "alias", "below", "early", "exact", "other-name", "resolver-over-tcp", "second-by-address"];
     assert_eq!(opened(&free.run(&line)), control);
-    docker(&["network", "create", "control"]);
-    let resolver = RESOLVER.to_string();
-    let unruled = docker(&["run", "--rm", "--network", "control", "--dns", &resolver, &image.name, "sh", "-c", &line]);
+    let unruled = scene.control(&["--dns", &RESOLVER.to_string()], &line);
     for name in ["other-server", "rebound-neighbour", "rebound-public", "mail"] {
         assert!(opened(&unruled).contains(&name), "{name} without rules: {unruled}");
     }
-    assert!(job.run("busybox nslookup other.example.com 2>&1").contains("NXDOMAIN"), "what is not allowed is not there");
+    assert!(
+        job.run("busybox nslookup other.example.com 2>&1").contains("NXDOMAIN"),
+        "what is not allowed is not there"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -125,16 +126,14 @@ async fn the_owners_list_bounds_the_jobs() {
     if alone("domains::the_owners_list_bounds_the_jobs") {
         return;
     }
-    let home = Home::new();
-    let image = TestImage::new();
-    let node_id = NodeId::generate(Clock::system().now());
     let lent = vec!["allowed.example.com".parse().unwrap(), ALIAS.parse().unwrap()];
-    let runtime = home.runtime(|ceiling| ceiling.network.domains = lent).await;
-    assert_eq!(runtime.network_verdict(node_id, Reach::Internet).await, Verdict::Isolated);
-    let pinned = image.pin(&runtime).await;
-    let job = kept(&runtime, node_id, &pinned, &[]).await;
+    let scene = Scene::with(|ceiling| ceiling.network.domains = lent).await;
+    assert_eq!(scene.verdict(Reach::Internet).await, Verdict::Isolated);
+    let Scene { node_id, runtime, pinned, .. } = &scene;
+    let node_id = *node_id;
+    let job = kept(runtime, node_id, pinned, &[]).await;
     assert!(!job.reaches(SECOND_NAME) && job.reaches("allowed.example.com") && job.reaches(ALIAS));
-    let narrower = kept(&runtime, node_id, &pinned, &[ALIAS]).await;
+    let narrower = kept(runtime, node_id, pinned, &[ALIAS]).await;
     assert!(!narrower.reaches("allowed.example.com") && narrower.reaches(ALIAS));
     let beyond = runtime.ensure_network(&wanted(node_id, &[ALIAS, SECOND_NAME])).await;
     let Err(RuntimeError::OwnerRefuses { detail }) = beyond else { panic!("{beyond:?}") };
@@ -148,11 +147,7 @@ async fn a_list_holds_while_the_agent_is_away_and_comes_back_within_three_second
     if alone("domains::a_list_holds_while_the_agent_is_away_and_comes_back_within_three_seconds") {
         return;
     }
-    let home = Home::new();
-    let image = TestImage::new();
-    let node_id = NodeId::generate(Clock::system().now());
-    let runtime = home.runtime(|_| {}).await;
-    let pinned = image.pin(&runtime).await;
+    let Scene { home: _home, image: _image, node_id, runtime, pinned } = Scene::set().await;
     let job = kept(&runtime, node_id, &pinned, &["allowed.example.com", SECOND_NAME]).await;
     // Asked for, and never connected to: it closes by itself.
     assert!(job.run(&format!("busybox nslookup {SECOND_NAME}")).contains(&SECOND.to_string()));
@@ -164,7 +159,9 @@ async fn a_list_holds_while_the_agent_is_away_and_comes_back_within_three_second
     wait_for("names to be away", || !job.reaches("allowed.example.com"));
     assert!(!job.reaches(&RESOLVER.to_string()), "what was closed stays closed");
     assert!(job.reaches(&ANSWER.to_string()), "what was open stays open");
-    let runtime = home.runtime(|_| {}).await;
+    let mut ceiling = Ceiling::default();
+    ceiling.network.resolvers = vec![RESOLVER];
+    let runtime = DockerRuntime::open(DockerOptions { ceiling, ..DockerOptions::default() }).await.unwrap();
     assert_eq!(runtime.domains_verdict(node_id).await, Verdict::Isolated);
     assert_eq!(runtime.networks(node_id).await.unwrap().len(), 1);
     assert!(job.reaches("allowed.example.com") && !job.reaches(&RESOLVER.to_string()), "the next agent takes it up");
@@ -179,7 +176,8 @@ async fn a_list_holds_while_the_agent_is_away_and_comes_back_within_three_second
     let bridge = bridge_name(job.lease_id);
     let rules = (nft::listing().await.unwrap(), nft::gate_listing(&bridge).await.unwrap());
     assert!(rules.0.is_some() && rules.1.is_some());
-    for attack in ["flush ruleset".to_owned(), format!("delete table ip {bridge}"), "delete table inet fizz".to_owned()] {
+    for attack in ["flush ruleset".to_owned(), format!("delete table ip {bridge}"), "delete table inet fizz".to_owned()]
+    {
         assert!(Command::new("nft").args(attack.split(' ')).status().unwrap().success(), "{attack}");
         let since = std::time::Instant::now();
         loop {

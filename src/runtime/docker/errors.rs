@@ -317,7 +317,10 @@ mod tests {
     #[test]
     fn what_leaves_the_node_names_no_address_of_the_home() {
         for (told, kept) in [
-            ("dial tcp: lookup nas.lan on 10.255.255.53:53: no such host", "dial tcp: lookup nas.lan on (address): no such host"),
+            (
+                "dial tcp: lookup nas.lan on 10.255.255.53:53: no such host",
+                "dial tcp: lookup nas.lan on (address): no such host",
+            ),
             ("read udp 172.17.0.2:3333->192.168.1.1:53: i/o timeout", "read udp (address)->(address): i/o timeout"),
             ("dial tcp [fd00::1]:443: connect: refused", "dial tcp (address): connect: refused"),
             ("dial tcp: lookup x on [fe80::1%eth0]:53: no", "dial tcp: lookup x on (address): no"),

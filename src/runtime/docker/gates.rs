@@ -50,7 +50,9 @@ impl Gates {
         let (address, resolvers) = (own_end(subnet), policy.resolvers.clone());
         let server = NameServer::open(NameServerSpec { bridge: bridge.clone(), address, subnet, domains, resolvers });
         let server = server.await.map_err(|error| {
-            format!("a name server for jobs cannot listen on {address}, so they cannot be kept to some domains ({error})")
+            format!(
+                "a name server for jobs cannot listen on {address}, so they cannot be kept to some domains ({error})"
+            )
         })?;
         let listing = set(server.gate(), &[]).await.map_err(|error| error.to_string())?;
         nft::apply(&server.gate().door()).await.map_err(|error| error.to_string())?;

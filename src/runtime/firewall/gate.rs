@@ -35,10 +35,8 @@ impl Gate {
     pub fn script(&self, open: &[Ipv4Addr]) -> String {
         let Self { bridge, address, port } = self;
         let mut text = format!("add table ip {bridge}\nflush table ip {bridge}\ntable ip {bridge} {{\n");
-        let _ = writeln!(
-            text,
-            "\tset {SET} {{\n\t\ttype ipv4_addr\n\t\tsize {OPEN_MAX}\n\t\tflags dynamic,timeout\n\t}}"
-        );
+        let _ =
+            writeln!(text, "\tset {SET} {{\n\t\ttype ipv4_addr\n\t\tsize {OPEN_MAX}\n\t\tflags dynamic,timeout\n\t}}");
         let asked = ["udp", "tcp"]
             .map(|way| format!("iifname \"{bridge}\" ip daddr {address} {way} dport 53 dnat to {address}:{port}"));
         chain(&mut text, "asking", "nat hook prerouting priority dstnat - 10", &asked);

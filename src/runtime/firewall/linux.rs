@@ -56,7 +56,11 @@ pub async fn gate_listing(bridge: &str) -> Result<Option<String>, NftError> {
 /// [`NftError`].
 pub async fn doors() -> Result<String, NftError> {
     let output = nft(&["list", "set", "inet", TABLE, DOORS], "").await?;
-    if output.status.success() { Ok(String::from_utf8_lossy(&output.stdout).into_owned()) } else { Err(failure(&output)) }
+    if output.status.success() {
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    } else {
+        Err(failure(&output))
+    }
 }
 
 /// The bridges that have a table of their own, and whether each is there.

@@ -94,12 +94,16 @@ fn only_silence_against_a_control_that_spoke_is_isolation() {
 #[test]
 fn a_list_of_domains_keeps_only_where_it_keeps_from_what_a_control_reaches() {
     use Answer::{Open, Refused, Silent};
-    let judged = |control, kept, server| proof::judge_domains(Verdict::Isolated, &[Silent, control], &[kept, Silent], server);
+    let judged =
+        |control, kept, server| proof::judge_domains(Verdict::Isolated, &[Silent, control], &[kept, Silent], server);
     assert_eq!(judged(Open, Silent, Open), Verdict::Isolated);
     assert_eq!(judged(Refused, Silent, Open), Verdict::Isolated);
     assert!(matches!(judged(Open, Refused, Open), Verdict::Reaches { .. }));
     assert!(matches!(judged(Silent, Silent, Open), Verdict::NotShown { .. }), "a line that is down shows nothing");
-    assert!(matches!(judged(Open, Silent, Refused), Verdict::NotShown { .. }), "without names there is nothing to reach");
+    assert!(
+        matches!(judged(Open, Silent, Refused), Verdict::NotShown { .. }),
+        "without names there is nothing to reach"
+    );
     let open = Verdict::Reaches { what: vec!["x".to_owned()] };
     assert_eq!(proof::judge_domains(open.clone(), &[Open], &[Silent], Open), open);
 }

@@ -110,7 +110,8 @@ pub fn read_question(message: &[u8]) -> Result<Question, NoQuestion> {
         return Err(refuse(NOT_IMPLEMENTED));
     }
     // A name of a question that is not written out in full has nothing to point to.
-    let raw = message.get(HEADER..end + 4).filter(|raw| raw.len() == name.0.len() + 4).ok_or_else(|| refuse(BAD_FORMAT))?;
+    let raw =
+        message.get(HEADER..end + 4).filter(|raw| raw.len() == name.0.len() + 4).ok_or_else(|| refuse(BAD_FORMAT))?;
     Ok(Question { id, recursion: flags & 0x0100 != 0, raw: raw.to_vec(), name, kind })
 }
 

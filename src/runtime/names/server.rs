@@ -15,7 +15,8 @@ use tokio::task::{AbortHandle, JoinSet};
 
 use super::book::{Book, Given, Ruling};
 use super::message::{
-    self, ANSWER_BYTES_MAX, NO_ERROR, NO_SUCH_NAME, NoQuestion, Question, Reply, SERVER_FAILURE, read_question, read_reply,
+    self, ANSWER_BYTES_MAX, NO_ERROR, NO_SUCH_NAME, NoQuestion, Question, Reply, SERVER_FAILURE, read_question,
+    read_reply,
 };
 use crate::clock::Clock;
 use crate::runtime::firewall::gate::Gate;

@@ -156,7 +156,8 @@ fn only_allowed_names_are_asked_for_and_the_owner_hears_of_others_a_few_times() 
     assert_eq!(book.rule(&question("b.example").name, TYPE_A, clock.steady()), Ruling::NotAllowed { tell: true });
     assert_eq!(book.rule(&question("b.example").name, TYPE_A, clock.steady()), Ruling::NotAllowed { tell: false });
     let told = (0..1000).filter(|n| {
-        book.rule(&question(&format!("n{n}.secret.example")).name, TYPE_A, clock.steady()) == Ruling::NotAllowed { tell: true }
+        book.rule(&question(&format!("n{n}.secret.example")).name, TYPE_A, clock.steady())
+            == Ruling::NotAllowed { tell: true }
     });
     assert_eq!(told.count(), 15);
     assert_eq!(book.rule(&question("a.example").name, 28, clock.steady()), Ruling::Nothing, "no IPv6");
@@ -188,7 +189,10 @@ fn addresses_of_the_home_are_taken_out_and_times_are_bounded() {
         upstreams: vec![Upstream { interface: "eth0".to_owned(), gateway: Some([5, 9, 0, 1].into()) }],
     };
     let given = Book::judge(
-        &reply(&[[192, 168, 1, 1], [1, 2, 3, 4], [93, 184, 216, 9], [5, 9, 0, 1], [127, 0, 0, 1], [169, 254, 169, 254]], 0),
+        &reply(
+            &[[192, 168, 1, 1], [1, 2, 3, 4], [93, 184, 216, 9], [5, 9, 0, 1], [127, 0, 0, 1], [169, 254, 169, 254]],
+            0,
+        ),
         |address| is_out(address, &around),
     );
     assert_eq!(given, Given { code: NO_ERROR, addresses: vec![[1, 2, 3, 4].into()], ttl_seconds: 10 });

@@ -71,6 +71,9 @@ fn a_job_that_names_more_than_the_owner_lends_is_refused_in_words() {
     assert_eq!(in_words(&spec(&["A.example.com"]).kept_to(&lent).unwrap()), "a.example.com");
     assert_eq!(LeaseNetworkSpec { reach: Reach::None, ..spec(&[]) }.kept_to(&lent).unwrap(), []);
     let refused = spec(&["pypi.org", "evil.org"]).kept_to(&lent).unwrap_err().to_string();
-    assert!(refused.contains("the job asks for evil.org, and this node's owner lends *.example.com, pypi.org only"), "{refused}");
+    assert!(
+        refused.contains("the job asks for evil.org, and this node's owner lends *.example.com, pypi.org only"),
+        "{refused}"
+    );
     assert!(matches!(spec(&["a b"]).kept_to(&[]), Err(RuntimeError::InvalidSpec { .. })));
 }
