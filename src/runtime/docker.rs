@@ -63,7 +63,7 @@ use crate::wire::job::{Isolation, Reach};
 use crate::wire::node::Engine;
 use crate::wire::reach::TerminalSize;
 
-use guard::Guard;
+use guard::{Guard, Shown};
 
 const PODMAN: &str = "podman";
 use abilities::Abilities;
@@ -84,6 +84,7 @@ pub struct DockerRuntime {
     shared: Arc<Shared>,
     findings: Arc<Vec<Finding>>,
     guard: Arc<Guard>,
+    shown: Arc<tokio::sync::Mutex<Shown>>,
 }
 
 /// Where the engine is, and what its containers may have at most.
@@ -147,7 +148,6 @@ impl DockerRuntime {
     pub async fn open(options: DockerOptions) -> Result<Self, RuntimeError> {
         let place = Place::find(&options, |name| std::env::var(name).ok());
         let mut runtime = Self::unasked(place.open()?, place.address, options.ceiling, &options.wall);
-        runtime.guard.doubt().await;
         let (engine, architecture) = runtime.version().await?;
         runtime.architecture = architecture;
         runtime.docker = connect::in_version(runtime.docker, &engine.api_version);
@@ -167,7 +167,16 @@ impl DockerRuntime {
     fn unasked(docker: Docker, address: String, ceiling: Ceiling, wall: &Wall) -> Self {
         let guard = Arc::clone(wall.0.get_or_init(|| Arc::new(Guard::new(NetworkPolicy::from(&ceiling.network)))));
         let (ceiling, shared) = (Arc::new(ceiling), Arc::new(Shared::default()));
-        Self { docker, address, architecture: String::new(), ceiling, shared, findings: Arc::default(), guard }
+        Self {
+            docker,
+            address,
+            architecture: String::new(),
+            ceiling,
+            shared,
+            findings: Arc::default(),
+            guard,
+            shown: Arc::default(),
+        }
     }
 
     /// What is known of the engine.

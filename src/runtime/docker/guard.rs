@@ -29,11 +29,10 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// been down.
 const ASKED_AGAIN: u32 = 16;
 
-/// What is known of the wall. Locks are taken in the order of the fields.
+/// The wall and what is known of it. Locks are taken in the order of the fields.
 #[derive(Debug, Default)]
 pub(super) struct Guard {
     pub(super) policy: NetworkPolicy,
-    shown: Mutex<Shown>,
     rules: Mutex<Rules>,
     pub(super) gates: Mutex<Gates>,
     /// Networks of ours that were seen and not removed since.
@@ -49,8 +48,9 @@ struct Rules {
     times: u64,
 }
 
+/// What was shown of one engine; another one, or the same one opened again, is to be shown again.
 #[derive(Debug, Default)]
-struct Shown {
+pub(super) struct Shown {
     /// Where and when the verdicts were found.
     found: Option<(Circumstances, Verdicts)>,
     asked: u32,
@@ -66,11 +66,6 @@ struct Circumstances {
 impl Guard {
     pub(super) fn new(policy: NetworkPolicy) -> Self {
         Self { policy, ..Self::default() }
-    }
-
-    /// The engine may be another now: what was shown is to be shown again.
-    pub(super) async fn doubt(&self) {
-        *self.shown.lock().await = Shown::default();
     }
 
     /// A network of ours is there: from now on the rules are watched.
@@ -198,7 +193,7 @@ impl DockerRuntime {
     /// Removes what is left of this node's probes that were broken off.
     pub(super) async fn remove_broken_probes(&self, node_id: NodeId) -> Result<(), RuntimeError> {
         // None is under way while this is held.
-        let _shown = self.guard.shown.lock().await;
+        let _shown = self.shown.lock().await;
         self.guard.gates.lock().await.close(None).await;
         self.sweep_probes(&format!("{LABEL_NODE}={node_id}")).await
     }
@@ -211,7 +206,7 @@ impl DockerRuntime {
     }
 
     async fn look_or_probe(&self, node_id: NodeId, about_to_use: bool) -> Result<Verdicts, RuntimeError> {
-        let mut shown = self.guard.shown.lock().await;
+        let mut shown = self.shown.lock().await;
         let around = Surroundings::read();
         let rules = self.guard.keep(&around).await;
         let circumstances = Circumstances { around, rules: rules.as_ref().ok().cloned() };
