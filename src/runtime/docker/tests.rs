@@ -20,7 +20,7 @@ fn hung(folder: &std::path::Path) -> DockerRuntime {
     });
     let address = format!("unix://{}", socket.display());
     let docker = Docker::connect_with_host(&address).unwrap();
-    let runtime = DockerRuntime::unasked(docker, address, Ceiling::default());
+    let runtime = DockerRuntime::unasked(docker, address, Ceiling::default(), &super::Wall::default());
     let plain = Given { isolation: Isolation::Container, runtime: None };
     runtime.shared.set_facts(EngineFacts { given: vec![plain], ..EngineFacts::default() });
     runtime
