@@ -11,8 +11,9 @@
 pub mod child;
 #[cfg(feature = "gpu")]
 mod gpu;
+mod host;
+pub mod plot;
 pub mod score;
-#[cfg(feature = "gpu")]
 mod timing;
 #[cfg(feature = "gpu")]
 mod twins;
@@ -26,7 +27,7 @@ pub use child::{BenchError, list_child, run_child, run_options};
 
 use crate::clock::Clock;
 use crate::hardware;
-use crate::wire::bench::BenchmarkReport;
+use crate::wire::bench::{BenchmarkReport, HostFigures};
 use crate::wire::node::{Gpu, GpuKind};
 
 /// Version of the method; reports of different methods are not compared.
@@ -42,7 +43,7 @@ pub const FULL_TIME_LIMIT: Duration = Duration::from_secs(240);
 /// How to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BenchOptions {
-    /// About 100 ms for every kernel instead of 300 ms.
+    /// Only what the score is made of, and about 100 ms for every kernel instead of 300 ms.
     pub quick: bool,
     /// Only list the adapters, measure nothing: the report then has no results, and score 0.
     pub list_only: bool,
@@ -93,10 +94,26 @@ pub struct TableRow {
 /// or crash it.
 pub fn run_here(options: BenchOptions, clock: &Clock, mut progress: impl FnMut(BenchProgress)) -> BenchOutput {
     let mut problems = Vec::new();
-    let measured = measure(options, clock, &mut progress, &mut problems);
-    let host = hardware::host(Path::new("/"));
-    let fingerprint = match &host {
-        Ok(host) => hardware::fingerprint(host, &measured.gpus, METHOD),
+    let with_host = !options.quick && !options.list_only;
+    let host_steps = if with_host { host::STEPS } else { 0 };
+    let mut gpu_steps = 0;
+    let mut on_gpus = |step: BenchProgress| {
+        gpu_steps = step.steps_total;
+        progress(BenchProgress { steps_total: step.steps_total + host_steps, ..step });
+    };
+    let measured = measure(options, clock, &mut on_gpus, &mut problems);
+    let mut figures = HostFigures::default();
+    let fingerprint = match hardware::host(Path::new("/")) {
+        Ok(host) => {
+            if with_host {
+                let mut on_host = |step: BenchProgress| {
+                    let (steps_done, steps_total) = (gpu_steps + step.steps_done, gpu_steps + step.steps_total);
+                    progress(BenchProgress { doing: step.doing, steps_done, steps_total });
+                };
+                figures = host::measure(&host, clock, &mut on_host, &mut problems);
+            }
+            hardware::fingerprint(&host, &measured.gpus, METHOD)
+        }
         Err(error) => {
             problems.push(format!("the host could not be described: {error}"));
             String::new()
@@ -108,6 +125,7 @@ pub fn run_here(options: BenchOptions, clock: &Clock, mut progress: impl FnMut(B
         method: METHOD,
         score: score::overall(&measured.results),
         gpus: measured.results,
+        host: figures,
         problems,
     };
     BenchOutput { report, gpus: measured.gpus }
@@ -141,6 +159,12 @@ pub fn table_rows(output: &BenchOutput) -> Vec<TableRow> {
         .collect();
     rows.sort_by(|left, right| right.score.cmp(&left.score).then_with(|| left.name.cmp(&right.name)));
     rows
+}
+
+/// An error with its causes, on one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 /// What an adapter is, in a word for people.

@@ -200,6 +200,7 @@ fn decisions_stay_pure() {
         "coordinator/placement",
         "coordinator/validate",
         "bench/score",
+        "bench/plot",
         "runtime/images",
         "proof",
     ];

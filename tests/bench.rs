@@ -44,6 +44,22 @@ async fn the_table_says_the_score_and_why_there_is_none() {
     assert!(String::from_utf8(output.stderr).unwrap().starts_with("fizz: "));
 }
 
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_full_run_measures_the_machine_too_and_draws_what_it_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = folder.path().join("bench.svg");
+    let output = without_adapters(&["bench", "--json", "--plot", picture.to_str().unwrap()]).await;
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let output: BenchOutput = serde_json::from_slice(&output.stdout).unwrap();
+    assert!(output.report.host.cpu_fp32_flops.unwrap() > 1e6);
+    assert!(output.report.host.memory_triad_bytes_per_second.unwrap() > 1e6);
+    assert!(std::fs::read_to_string(&picture).unwrap().starts_with("<svg "));
+
+    let nowhere = without_adapters(&["bench", "--quick", "--plot", "/nowhere/bench.svg"]).await;
+    assert!(String::from_utf8_lossy(&nowhere.stderr).contains("give another --plot"));
+}
+
 #[tokio::test]
 #[ignore = "needs a Vulkan adapter"]
 async fn a_report_stays_current_until_the_hardware_changes() {

@@ -323,6 +323,7 @@ fn node_messages_are_written_as_agreed() {
             measured_at: at(0),
             fingerprint: "cd".repeat(32),
             method: 1,
+            host: Default::default(),
             gpus: vec![result],
             score: 812,
             problems: vec!["the second card answered nothing".into()],

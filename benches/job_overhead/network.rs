@@ -32,6 +32,7 @@ impl Network {
             measured_at: clock.now(),
             fingerprint: "0".repeat(64),
             method: 1,
+            host: Default::default(),
             gpus: Vec::new(),
             score: 0,
             problems: Vec::new(),

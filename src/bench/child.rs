@@ -294,6 +294,10 @@ fn understand(document: &[u8]) -> Result<BenchOutput, String> {
             }
         }
     }
+    if let Some((what, figure)) = output.report.host.figures().find(|(_, figure)| !figure.is_finite() || *figure < 0.0)
+    {
+        return Err(format!("{what} is {figure}"));
+    }
     Ok(output)
 }
 

@@ -6,8 +6,11 @@
 
 mod chains;
 mod device;
+mod latency;
 mod matmul;
 mod memory;
+mod transfer;
+mod vram;
 
 use std::time::Duration;
 
@@ -98,7 +101,7 @@ const STEPS_OF_SCORE: [Step; 3] = [
 ];
 
 /// What a full run does besides.
-const STEPS_BESIDES: [Step; 6] = [
+const STEPS_BESIDES: [Step; 10] = [
     Step {
         what: "fp16 FMA",
         run: |device, budget, figures| {
@@ -138,6 +141,37 @@ const STEPS_BESIDES: [Step; 6] = [
         what: "memory write",
         run: |device, budget, figures| {
             figures.more.memory_write_bytes_per_second = Some(memory::measure(device, budget, &memory::WRITE)?);
+            Ok(())
+        },
+    },
+    Step {
+        what: "load latency",
+        run: |device, budget, figures| {
+            figures.more.memory_latency_nanos = Some(latency::load(device, budget, latency::LOAD)?);
+            Ok(())
+        },
+    },
+    Step {
+        what: "launch latency",
+        run: |device, budget, figures| {
+            figures.more.launch_nanos = Some(latency::launch(device, budget, latency::LAUNCH)?);
+            Ok(())
+        },
+    },
+    Step {
+        what: "host transfer",
+        run: |device, budget, figures| {
+            let (up, down) = transfer::measure(device, budget)?;
+            figures.more.upload_bytes_per_second = Some(up);
+            figures.more.download_bytes_per_second = Some(down);
+            Ok(())
+        },
+    },
+    // Last: nothing else has room while it runs.
+    Step {
+        what: "memory found by filling",
+        run: |device, _, figures| {
+            figures.more.memory_bytes_found = vram::measure(device, vram::Bounds::FULL)?;
             Ok(())
         },
     },

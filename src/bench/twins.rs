@@ -6,6 +6,8 @@ pub(crate) mod copy_bandwidth;
 pub(crate) mod dot_int8;
 pub(crate) mod fma_fp16;
 pub(crate) mod fma_fp32;
+pub(crate) mod launch_latency;
+pub(crate) mod load_latency;
 pub(crate) mod mad_int32;
 pub(crate) mod matmul_fp16;
 pub(crate) mod matmul_fp32;

@@ -3,6 +3,8 @@
 //! Graphics drivers run in a child process, `fizz bench --json --child`; this side starts it, shows how far it is and draws
 //! the table. The agent starts the same child.
 
+use std::path::{Path, PathBuf};
+
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -23,6 +25,9 @@ pub struct BenchArgs {
     /// Only list the graphics adapters
     #[arg(long)]
     pub list: bool,
+    /// Also draw the results into this file, as SVG
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "child"])]
+    pub plot: Option<PathBuf>,
     /// Measure in this process; what the parent starts
     #[arg(long, hide = true)]
     pub child: bool,
@@ -37,10 +42,21 @@ pub fn run(args: &BenchArgs) -> Result<u8, CliError> {
         return run_as_child(args);
     }
     let output = super::block_on(in_child(args))?;
+    if let Some(file) = &args.plot {
+        draw(file, &output)?;
+    }
     if args.json {
         return output::json(&output).map(|()| 0);
     }
     print(args, &output).map(|()| 0)
+}
+
+fn draw(file: &Path, output: &BenchOutput) -> Result<(), CliError> {
+    let written = std::fs::write(file, bench::plot::svg(&output.report));
+    written.map_err(|error| {
+        let what = format!("the picture cannot be written to {}; give another --plot", file.display());
+        CliError::new(Exit::Error, what).because(error)
+    })
 }
 
 fn run_as_child(args: &BenchArgs) -> Result<u8, CliError> {
@@ -127,24 +143,49 @@ fn print_results(output: &BenchOutput) -> Result<(), CliError> {
         output::line(output::table(output::columns(), &heads, &rows))?;
     }
     for gpu in &output.report.gpus {
-        let rows: Vec<Vec<String>> = gpu.more.figures().map(|(name, figure)| figure_row(name, figure)).collect();
-        if !rows.is_empty() {
-            let heads = [("Figure", Align::Left), ("Value", Align::Right), ("Unit", Align::Left)];
-            output::line(format!("\n{}", gpu.name))?;
-            output::line(output::table(output::columns(), &heads, &rows))?;
-        }
+        print_figures(&gpu.name, gpu.more.figures())?;
+    }
+    let host = &output.report.host;
+    if let (Some(threads), Some(vectors)) = (host.cpu_threads, &host.cpu_vectors) {
+        print_figures(&format!("This machine: {threads} threads, {vectors}"), host.figures())?;
     }
     output::line(format!("Hardware score: {}", output.report.score))
 }
 
+fn print_figures(head: &str, figures: impl Iterator<Item = (&'static str, f64)>) -> Result<(), CliError> {
+    let rows: Vec<Vec<String>> = figures.map(|(name, figure)| figure_row(name, figure)).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let heads = [("Figure", Align::Left), ("Value", Align::Right), ("Unit", Align::Left)];
+    output::line(format!("\n{head}"))?;
+    output::line(output::table(output::columns(), &heads, &rows))
+}
+
 /// How figures of the report are called and counted for people.
-const LABELS: [(&str, &str, f64, &str); 6] = [
+const LABELS: [(&str, &str, f64, &str); 22] = [
     ("fp16_flops", "fp16 FMA", 1e12, "TFLOP/s"),
     ("int32_ops", "int32 multiply-add", 1e12, "TOP/s"),
     ("int8_dot_ops", "int8 dot product", 1e12, "TOP/s"),
     ("matmul_fp16_flops", "fp16 matrix product", 1e12, "TFLOP/s"),
     ("memory_read_bytes_per_second", "memory read", 1e9, "GB/s"),
     ("memory_write_bytes_per_second", "memory write", 1e9, "GB/s"),
+    ("memory_latency_nanos", "load latency", 1.0, "ns"),
+    ("launch_nanos", "launch latency", 1e3, "µs"),
+    ("upload_bytes_per_second", "upload", 1e9, "GB/s"),
+    ("download_bytes_per_second", "download", 1e9, "GB/s"),
+    ("memory_bytes_found", "memory found", 1e9, "GB"),
+    ("cpu_int32_ops", "int32 multiply-add", 1e9, "GOP/s"),
+    ("cpu_int32_ops_one_thread", "int32, one thread", 1e9, "GOP/s"),
+    ("cpu_fp32_flops", "fp32 multiply-add", 1e9, "GFLOP/s"),
+    ("cpu_fp32_flops_one_thread", "fp32, one thread", 1e9, "GFLOP/s"),
+    ("cpu_fp64_flops", "fp64 multiply-add", 1e9, "GFLOP/s"),
+    ("cpu_fp64_flops_one_thread", "fp64, one thread", 1e9, "GFLOP/s"),
+    ("memory_triad_bytes_per_second", "memory triad", 1e9, "GB/s"),
+    ("disk_read_bytes_per_second", "disk read", 1e6, "MB/s"),
+    ("disk_write_bytes_per_second", "disk write", 1e6, "MB/s"),
+    ("disk_reads_per_second", "disk reads of 4 KiB", 1.0, "/s"),
+    ("disk_writes_per_second", "disk writes of 4 KiB", 1.0, "/s"),
 ];
 
 /// Name, value and unit of a figure; one without a label is shown as the report has it.
@@ -161,15 +202,16 @@ mod tests {
 
     #[test]
     fn every_figure_has_a_label_and_a_unit() {
-        let all = serde_json::json!({
-            "fp16_flops": 1.0, "int32_ops": 1.0, "int8_dot_ops": 1.0, "matmul_fp16_flops": 1.0,
-            "memory_read_bytes_per_second": 1.0, "memory_write_bytes_per_second": 1.0,
-        });
-        let figures: GpuFigures = serde_json::from_value(all.clone()).unwrap();
-        assert_eq!(figures.figures().count(), all.as_object().unwrap().len());
-        for (name, figure) in figures.figures() {
-            let row = figure_row(name, figure);
-            assert!(row[0] != name && !row[2].is_empty(), "{row:?}");
+        let gpu = GpuFigures { fp16_flops: Some(1.5e12), memory_bytes_found: Some(8 << 30), ..GpuFigures::default() };
+        let text = [("launch_nanos", 1500.0), ("disk_reads_per_second", 9.0)].into_iter().chain(gpu.figures());
+        let rows: Vec<Vec<String>> = text.map(|(name, figure)| figure_row(name, figure)).collect();
+        assert_eq!(rows[0], ["launch latency", "1.500", "µs"]);
+        assert_eq!(rows[2], ["fp16 FMA", "1.500", "TFLOP/s"]);
+        // Every field of the two records of figures, as the source has them.
+        let source = include_str!("../wire/bench.rs");
+        let names = source.lines().filter_map(|line| line.trim().strip_prefix("(\"")?.split('"').next());
+        for name in names.filter(|name| !["fp32_flops", "memory_bytes_per_second", "matmul_flops"].contains(name)) {
+            assert!(LABELS.iter().any(|(known, ..)| *known == name), "{name} has no label");
         }
     }
 }

@@ -75,6 +75,19 @@ pub(crate) fn same_file_system(a: &Path, b: &Path) -> io::Result<bool> {
     Ok(key(a)? == key(b)?)
 }
 
+/// Makes reads and writes of a file go to the disk itself. They must then start, in memory and in the file, at multiples of 4 KiB.
+#[cfg(target_os = "linux")]
+pub(crate) fn past_the_cache(file: &std::fs::File) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(file)?;
+    Ok(rustix::fs::fcntl_setfl(file, flags | rustix::fs::OFlags::DIRECT)?)
+}
+
+/// Not known how.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn past_the_cache(_file: &std::fs::File) -> io::Result<()> {
+    Err(io::ErrorKind::Unsupported.into())
+}
+
 /// The beginning of a file as text; `None` when it cannot be read or is no text.
 pub(crate) fn read_start(path: &Path, bytes_max: u64) -> Option<String> {
     use std::io::Read as _;

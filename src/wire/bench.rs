@@ -20,6 +20,9 @@ pub struct BenchmarkReport {
     /// Hardware score: the best hardware adapter's, or the best software adapter's where there is no GPU. 100 = 1 TFLOP/s
     /// of fp32 with memory to match; see `bench::score`.
     pub score: u32,
+    /// Processor, memory and disk; a quick run leaves it empty.
+    #[serde(default, skip_serializing_if = "HostFigures::is_empty")]
+    pub host: HostFigures,
     /// What could not be measured and why, for people.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<String>,
@@ -83,6 +86,21 @@ pub struct GpuFigures {
     /// Memory bandwidth of writing alone, bytes per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_write_bytes_per_second: Option<f64>,
+    /// A load that waits for the one before it, all over a buffer larger than caches, nanoseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_latency_nanos: Option<f64>,
+    /// From the submission of the smallest piece of work until its end is known, nanoseconds at the median.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub launch_nanos: Option<f64>,
+    /// From the machine's memory to the adapter's, bytes per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload_bytes_per_second: Option<f64>,
+    /// From the adapter's memory to the machine's, bytes per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download_bytes_per_second: Option<f64>,
+    /// Memory of the adapter's own, found by filling it, bytes; absent for one that shares the machine's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_bytes_found: Option<u64>,
 }
 
 impl GpuFigures {
@@ -94,6 +112,8 @@ impl GpuFigures {
 
     /// Those that are there, with their names.
     pub fn figures(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        #[expect(clippy::cast_precision_loss, reason = "no adapter has 2^53 bytes")]
+        let memory_bytes_found = self.memory_bytes_found.map(|bytes| bytes as f64);
         let all = [
             ("fp16_flops", self.fp16_flops),
             ("int32_ops", self.int32_ops),
@@ -101,6 +121,89 @@ impl GpuFigures {
             ("matmul_fp16_flops", self.matmul_fp16_flops),
             ("memory_read_bytes_per_second", self.memory_read_bytes_per_second),
             ("memory_write_bytes_per_second", self.memory_write_bytes_per_second),
+            ("memory_latency_nanos", self.memory_latency_nanos),
+            ("launch_nanos", self.launch_nanos),
+            ("upload_bytes_per_second", self.upload_bytes_per_second),
+            ("download_bytes_per_second", self.download_bytes_per_second),
+            ("memory_bytes_found", memory_bytes_found),
+        ];
+        all.into_iter().filter_map(|(name, figure)| Some((name, figure?)))
+    }
+}
+
+/// Figures of processor, memory and disk. One that is absent was not measured.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct HostFigures {
+    /// Threads that may be used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_threads: Option<u32>,
+    /// The vectors with which the processor was measured, for people: `AVX2 with FMA`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_vectors: Option<String>,
+    /// 32-bit integer multiply-add on all threads that may be used, operations per second (a product with its sum counts two).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_int32_ops: Option<f64>,
+    /// The same on one thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_int32_ops_one_thread: Option<f64>,
+    /// fp32 multiply-add on all threads, floating-point operations per second (a product with its sum counts two).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_fp32_flops: Option<f64>,
+    /// The same on one thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_fp32_flops_one_thread: Option<f64>,
+    /// fp64 multiply-add on all threads, floating-point operations per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_fp64_flops: Option<f64>,
+    /// The same on one thread.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cpu_fp64_flops_one_thread: Option<f64>,
+    /// Memory read by all threads, bytes per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_read_bytes_per_second: Option<f64>,
+    /// Memory written by all threads, bytes per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_write_bytes_per_second: Option<f64>,
+    /// STREAM's triad by all threads, bytes per second (24 for a sum).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_triad_bytes_per_second: Option<f64>,
+    /// Disk read in a row, past the system's cache, bytes per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_read_bytes_per_second: Option<f64>,
+    /// Disk written in a row, past the system's cache and until it is there, bytes per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_write_bytes_per_second: Option<f64>,
+    /// Reads of 4 KiB here and there, one at a time, per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_reads_per_second: Option<f64>,
+    /// Writes of 4 KiB here and there, one at a time, per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_writes_per_second: Option<f64>,
+}
+
+impl HostFigures {
+    /// Whether nothing was measured.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self == &Self::default()
+    }
+
+    /// Those figures that are there, with their names.
+    pub fn figures(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let all = [
+            ("cpu_int32_ops", self.cpu_int32_ops),
+            ("cpu_int32_ops_one_thread", self.cpu_int32_ops_one_thread),
+            ("cpu_fp32_flops", self.cpu_fp32_flops),
+            ("cpu_fp32_flops_one_thread", self.cpu_fp32_flops_one_thread),
+            ("cpu_fp64_flops", self.cpu_fp64_flops),
+            ("cpu_fp64_flops_one_thread", self.cpu_fp64_flops_one_thread),
+            ("memory_read_bytes_per_second", self.memory_read_bytes_per_second),
+            ("memory_write_bytes_per_second", self.memory_write_bytes_per_second),
+            ("memory_triad_bytes_per_second", self.memory_triad_bytes_per_second),
+            ("disk_read_bytes_per_second", self.disk_read_bytes_per_second),
+            ("disk_write_bytes_per_second", self.disk_write_bytes_per_second),
+            ("disk_reads_per_second", self.disk_reads_per_second),
+            ("disk_writes_per_second", self.disk_writes_per_second),
         ];
         all.into_iter().filter_map(|(name, figure)| Some((name, figure?)))
     }

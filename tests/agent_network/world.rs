@@ -151,6 +151,7 @@ fn report() -> BenchmarkReport {
         measured_at: Clock::system().now(),
         fingerprint: "0".repeat(64),
         method: 1,
+        host: Default::default(),
         gpus: Vec::new(),
         score: 7,
         problems: Vec::new(),

@@ -40,6 +40,7 @@ fn unmeasured(clock: &Clock) -> BenchOutput {
         measured_at: clock.now(),
         fingerprint: String::new(),
         method: bench::METHOD,
+        host: Default::default(),
         gpus: Vec::new(),
         score: 0,
         problems: vec!["benchmarks are switched off".to_owned()],

@@ -169,9 +169,59 @@ impl Device {
         Ok(timing::settle(wall, device))
     }
 
+    /// Dispatches one workgroup, and says how long it took until its end was known here.
+    pub(super) fn round_trip(&self, kernel: &Kernel) -> Result<Duration, KernelError> {
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        let mut pass = encoder.begin_compute_pass(&wgpu::ComputePassDescriptor::default());
+        pass.set_pipeline(&kernel.pipeline);
+        pass.set_bind_group(0, &kernel.bindings, &[]);
+        pass.dispatch_workgroups(1, 1, 1);
+        drop(pass);
+        self.timed(encoder)
+    }
+
+    /// Copies all of a buffer to another `times` in a row, and says how long it took until its end was known here.
+    pub(super) fn copy(
+        &self,
+        from: &wgpu::Buffer,
+        to: &wgpu::Buffer,
+        bytes: u64,
+        times: u64,
+    ) -> Result<Duration, KernelError> {
+        let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
+        for _ in 0..times {
+            encoder.copy_buffer_to_buffer(from, 0, to, 0, bytes);
+        }
+        self.timed(encoder)
+    }
+
+    fn timed(&self, encoder: wgpu::CommandEncoder) -> Result<Duration, KernelError> {
+        let commands = encoder.finish();
+        let before = self.clock.steady();
+        self.submit(commands)?;
+        Ok(self.clock.steady().since(before))
+    }
+
+    /// A buffer in memory that the processor writes, with these bytes.
+    pub(super) fn filled_by_host(&self, bytes: &[u8]) -> Result<wgpu::Buffer, KernelError> {
+        let usage = wgpu::BufferUsages::MAP_WRITE | wgpu::BufferUsages::COPY_SRC;
+        let buffer = self.buffer(bytes.len() as u64, usage)?;
+        self.map(&buffer, wgpu::MapMode::Write)?;
+        let mut range = buffer.get_mapped_range_mut(..).map_err(|error| KernelError::Refused(error.to_string()))?;
+        range.copy_from_slice(bytes);
+        drop(range);
+        buffer.unmap();
+        Ok(buffer)
+    }
+
+    /// A buffer in memory that the processor reads.
+    pub(super) fn readable(&self, bytes: u64) -> Result<wgpu::Buffer, KernelError> {
+        self.buffer(bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)
+    }
+
     /// Reads some bytes of a buffer; `offset` and `bytes` are multiples of four.
     pub(super) fn read(&self, buffer: &wgpu::Buffer, offset: u64, bytes: u64) -> Result<Vec<u8>, KernelError> {
-        let readable = self.buffer(bytes, wgpu::BufferUsages::MAP_READ | wgpu::BufferUsages::COPY_DST)?;
+        let readable = self.readable(bytes)?;
         let mut encoder = self.device.create_command_encoder(&wgpu::CommandEncoderDescriptor::default());
         encoder.copy_buffer_to_buffer(buffer, offset, &readable, 0, bytes);
         self.submit(encoder.finish())?;
@@ -204,21 +254,26 @@ impl Device {
         }
     }
 
-    fn mapped(&self, buffer: &wgpu::Buffer) -> Result<Vec<u8>, KernelError> {
+    /// All bytes of a buffer that the processor reads.
+    pub(super) fn mapped(&self, buffer: &wgpu::Buffer) -> Result<Vec<u8>, KernelError> {
+        self.map(buffer, wgpu::MapMode::Read)?;
+        let bytes = buffer.get_mapped_range(..).map_err(|error| KernelError::Refused(error.to_string()))?.to_vec();
+        buffer.unmap();
+        Ok(bytes)
+    }
+
+    fn map(&self, buffer: &wgpu::Buffer, mode: wgpu::MapMode) -> Result<(), KernelError> {
         let (answer, answered) = std::sync::mpsc::channel();
-        buffer.map_async(wgpu::MapMode::Read, .., move |result| {
+        buffer.map_async(mode, .., move |result| {
             // Nobody listens any more only when waiting failed, which is reported there.
             let _ = answer.send(result);
         });
         self.wait(None)?;
         match answered.try_recv() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => return Err(KernelError::Refused(error.to_string())),
-            Err(_) => return Err(KernelError::Refused("a buffer could not be read".to_owned())),
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(KernelError::Refused(error.to_string())),
+            Err(_) => Err(KernelError::Refused("a buffer could not be read".to_owned())),
         }
-        let bytes = buffer.get_mapped_range(..).map_err(|error| KernelError::Refused(error.to_string()))?.to_vec();
-        buffer.unmap();
-        Ok(bytes)
     }
 
     /// The first fault since the last look.

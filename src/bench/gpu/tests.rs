@@ -26,6 +26,8 @@ fn every_shader_is_valid_wgsl_with_the_entry_points_its_driver_uses() {
         (memory::WRITE.source, &["write1", "write4"]),
         (matmul::FP32.source, &["fill", "block4", "block8"]),
         (matmul::FP16.source, &["fill", "block4", "block8"]),
+        (latency::LOAD, &["fill", "follow"]),
+        (latency::LAUNCH, &["count"]),
     ];
     for (source, entry_points) in shaders {
         let module =
@@ -89,9 +91,15 @@ fn every_kernel_agrees_with_its_twin_on_every_adapter() {
         for step in steps(false) {
             (step.run)(&device, SHORT, &mut figures).unwrap_or_else(|error| panic!("{}: {error}", step.what));
         }
-        let missing = if device.has(wgpu::Features::SHADER_F16) { 0 } else { 2 };
-        assert_eq!(figures.more.figures().count(), STEPS_BESIDES.len() - missing, "{figures:?}");
-        assert!(figures.more.figures().all(|(_, figure)| figure > 1e6), "{figures:?}");
+        let without_f16 = if device.has(wgpu::Features::SHADER_F16) { 0 } else { 2 };
+        let without_memory = if figures.more.memory_bytes_found.is_none() { 1 } else { 0 };
+        // A transfer has two figures.
+        assert_eq!(
+            figures.more.figures().count(),
+            STEPS_BESIDES.len() + 1 - without_f16 - without_memory,
+            "{figures:?}"
+        );
+        assert!(figures.more.figures().all(|(_, figure)| figure > 0.1), "{figures:?}");
     }
 }
 
@@ -132,7 +140,9 @@ fn a_kernel_with_a_mistake_is_found_wrong() {
     let write: Measure = |device, source| memory::measure(device, SHORT, &of_traffic(memory::WRITE, source)).map(drop);
     let product: Measure = |device, source| matmul::measure(device, SHORT, &of_product(matmul::FP32, source)).map(drop);
     let half: Measure = |device, source| matmul::measure(device, SHORT, &of_product(matmul::FP16, source)).map(drop);
-    let mistakes: [(&str, Measure, &str, &str, &str); 12] = [
+    let load: Measure = |device, source| latency::load(device, SHORT, source).map(drop);
+    let launch: Measure = |device, source| latency::launch(device, SHORT, source).map(drop);
+    let mistakes: [(&str, Measure, &str, &str, &str); 14] = [
         // One link of 128 left out, in the last variant.
         ("a link", fp32, chains::FP32.source, "y = fma(y, y, d);", ""),
         ("a store", fp32, chains::FP32.source, "results[chain + 7u] = p.y.w;", ""),
@@ -146,6 +156,8 @@ fn a_kernel_with_a_mistake_is_found_wrong() {
         ("a column", product, matmul::FP32.source, "vec4(ahi.w), bhi", "vec4(ahi.w), blo"),
         ("a depth", product, matmul::FP32.source, "k < 8u", "k < 7u"),
         ("a tile", half, matmul::FP16.source, "acc7h += vec4<f32>(sum7h);", ""),
+        ("a step", load, latency::LOAD, "step < params.steps", "step < params.steps - 1u"),
+        ("a count", launch, latency::LAUNCH, "+= 1u", "+= 2u"),
     ];
     for adapter in adapters() {
         let device = Device::open(&adapter, &Clock::system()).unwrap();
@@ -164,6 +176,34 @@ fn a_kernel_that_overflows_gives_no_figure() {
         let device = Device::open(&adapter, &Clock::system()).unwrap();
         let result = chains::measure(&device, SHORT, &of_chains(chains::FP32, source));
         assert!(matches!(result, Err(KernelError::Wrong { .. } | KernelError::NoNumber { .. })), "{result:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs a Vulkan adapter"]
+fn a_walk_of_full_length_ends_where_its_twin_does() {
+    let budget = Budget { kernel: Duration::from_millis(60), variant: Duration::ZERO };
+    for adapter in adapters() {
+        let device = Device::open(&adapter, &Clock::system()).unwrap();
+        assert!(latency::load(&device, budget, latency::LOAD).unwrap() > 0.1);
+    }
+}
+
+#[test]
+#[ignore = "needs a Vulkan adapter"]
+fn memory_is_found_by_filling_and_shared_memory_is_left_alone() {
+    let bounds = vram::Bounds { buffer_bytes: 16 << 20, bytes_max: 70 << 20, time_max: Duration::from_secs(30) };
+    for adapter in adapters() {
+        let device = Device::open(&adapter, &Clock::system()).unwrap();
+        assert_eq!(vram::find(&device, bounds).unwrap(), 64 << 20);
+        // No memory at all is no figure of zero.
+        let none = vram::find(&device, vram::Bounds { bytes_max: 0, ..bounds });
+        assert!(matches!(none, Err(KernelError::OutOfMemory { .. })), "{none:?}");
+        let too_slow = vram::find(&device, vram::Bounds { time_max: Duration::ZERO, ..bounds });
+        assert!(matches!(too_slow, Err(KernelError::Refused(_))), "{too_slow:?}");
+        if adapter.gpu.kind == GpuKind::Software {
+            assert_eq!(vram::measure(&device, bounds).unwrap(), None);
+        }
     }
 }
 

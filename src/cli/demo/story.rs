@@ -138,6 +138,7 @@ mod tests {
                 measured_at: Timestamp::UNIX_EPOCH,
                 fingerprint: String::new(),
                 method: 1,
+                host: Default::default(),
                 gpus: vec![gpu],
                 score: 4,
                 problems: Vec::new(),

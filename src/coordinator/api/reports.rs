@@ -103,6 +103,10 @@ fn check_benchmarks(report: &BenchmarkReport) -> Result<(), String> {
             return Err(format!("{what} of {} is negative or no number", gpu.name));
         }
     }
+    check_text(report.host.cpu_vectors.as_deref().unwrap_or_default())?;
+    if let Some((what, _)) = report.host.figures().find(|(_, figure)| !figure.is_finite() || *figure < 0.0) {
+        return Err(format!("{what} is negative or no number"));
+    }
     Ok(())
 }
 
