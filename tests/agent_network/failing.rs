@@ -8,8 +8,8 @@ use fizz::control::{LinkState, Snapshot};
 use fizz::http::Trust;
 use fizz::wire::node::NodeState;
 
-use crate::servers::{BadServer, Validity, answering, slow_relay};
-use crate::world::{Node, World, options};
+use crate::servers::{BadServer, Validity, answering, relay};
+use crate::world::{Node, World, options, turning};
 
 fn unreachable_because(snapshot: &Snapshot, words: &str) -> bool {
     matches!(&snapshot.coordinator.state, LinkState::Unreachable { why, .. } if why.contains(words))
@@ -73,7 +73,7 @@ async fn a_server_that_talks_nonsense_is_named_as_no_coordinator() {
 async fn a_slow_coordinator_is_waited_for() {
     let world = World::new().await;
     let address = world.coordinator.as_ref().unwrap().address();
-    let relay = slow_relay(address, Duration::from_millis(150)).await;
+    let relay = relay(address, Duration::from_millis(150)).await;
     let token = world.join_token().await;
     let options = options(&world.state_dir("a"), &[(&relay.url, world.trust.clone())], Some(token), &world.engine);
     let mut node = Node::start(options, Clock::system()).await;
@@ -105,15 +105,7 @@ async fn a_clock_that_is_a_day_off_costs_a_warning_and_nothing_else() {
     for (name, hours, words) in [("a", -24, "hours behind"), ("b", 24, "hours ahead")] {
         let off = jiff::SignedDuration::from_hours(hours);
         let clock = Clock::manual(Clock::system().now().checked_add(off).unwrap());
-        let mut pump = tokio::task::JoinSet::new();
-        let turned = clock.clone();
-        pump.spawn(async move {
-            let mut tick = tokio::time::interval(Duration::from_millis(20));
-            loop {
-                tick.tick().await;
-                turned.advance(Duration::from_millis(20));
-            }
-        });
+        let _pump = turning(&clock);
         let token = world.join_token().await;
         let mut node = Node::start(world.options(name, Some(token)), clock).await;
         let warned = |s: &Snapshot| s.state == NodeState::Idle && s.warnings.iter().any(|w| w.contains(words));

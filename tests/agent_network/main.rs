@@ -9,4 +9,5 @@ mod jobs;
 mod joining;
 mod networks;
 mod servers;
+mod silence;
 mod world;

@@ -58,27 +58,47 @@ fn certificate(validity: &Validity) -> (Vec<u8>, rustls::ServerConfig) {
     (ca_cert.pem().into_bytes(), config)
 }
 
-/// A relay on loopback that holds every piece back for a while.
-pub(crate) struct SlowRelay {
+/// A relay on loopback that holds every piece back for a while, and can be cut like a cable.
+pub(crate) struct Relay {
     pub(crate) url: String,
-    _task: JoinSet<()>,
+    address: SocketAddr,
+    to: SocketAddr,
+    delay: Duration,
+    task: JoinSet<()>,
 }
 
-pub(crate) async fn slow_relay(to: SocketAddr, delay: Duration) -> SlowRelay {
+pub(crate) async fn relay(to: SocketAddr, delay: Duration) -> Relay {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("https://{}", listener.local_addr().unwrap());
-    let mut task = JoinSet::new();
-    task.spawn(async move {
-        let mut connections = JoinSet::new();
-        while let Ok((near, _)) = listener.accept().await {
-            connections.spawn(async move {
-                let Ok(far) = TcpStream::connect(to).await else { return };
-                let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
-                tokio::join!(pass(near_read, far_write, delay), pass(far_read, near_write, delay));
-            });
-        }
-    });
-    SlowRelay { url, _task: task }
+    let address = listener.local_addr().unwrap();
+    let mut relay = Relay { url: format!("https://{address}"), address, to, delay, task: JoinSet::new() };
+    relay.listen(listener);
+    relay
+}
+
+impl Relay {
+    /// Nothing passes any more, and what was connected is cut off.
+    pub(crate) async fn cut(&mut self) {
+        self.task.shutdown().await;
+    }
+
+    pub(crate) async fn mend(&mut self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        self.listen(listener);
+    }
+
+    fn listen(&mut self, listener: TcpListener) {
+        let (to, delay) = (self.to, self.delay);
+        self.task.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((near, _)) = listener.accept().await {
+                connections.spawn(async move {
+                    let Ok(far) = TcpStream::connect(to).await else { return };
+                    let ((near_read, near_write), (far_read, far_write)) = (near.into_split(), far.into_split());
+                    tokio::join!(pass(near_read, far_write, delay), pass(far_read, near_write, delay));
+                });
+            }
+        });
+    }
 }
 
 async fn pass(mut from: tokio::net::tcp::OwnedReadHalf, mut to: tokio::net::tcp::OwnedWriteHalf, delay: Duration) {

@@ -30,6 +30,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) struct World {
     pub(crate) coordinator: Option<Running>,
     config: CoordinatorConfig,
+    clock: Clock,
     pub(crate) url: String,
     pub(crate) trust: Trust,
     pub(crate) account: AccountCreated,
@@ -45,6 +46,11 @@ pub(crate) struct Node {
 
 impl World {
     pub(crate) async fn new() -> Self {
+        Self::with(Clock::system(), 60).await
+    }
+
+    /// One whose coordinator and engine go by this clock, and where nodes may be silent for so long.
+    pub(crate) async fn with(clock: Clock, grace_seconds: u64) -> Self {
         install_crypto_provider();
         // `FIZZ_LOG=fizz=debug cargo test … -- --nocapture` tells the story; the first test sets it up for all.
         let filter = std::env::var("FIZZ_LOG").ok();
@@ -54,10 +60,10 @@ impl World {
             listen: "127.0.0.1:0".parse().unwrap(),
             data_dir: dir.path().join("coordinator"),
             heartbeat_interval_millis: 300,
-            lease_grace_seconds: Some(60),
+            lease_grace_seconds: Some(grace_seconds),
             ..CoordinatorConfig::default()
         };
-        let running = coordinator::start(config.clone(), Clock::system()).await.unwrap();
+        let running = coordinator::start(config.clone(), clock.clone()).await.unwrap();
         let url = running.url().as_str().trim_end_matches('/').to_owned();
         let trust = Trust::Pinned { pem: running.ca_pem().unwrap().as_bytes().to_vec() };
         let admin = running.admin_token().clone();
@@ -66,12 +72,12 @@ impl World {
         let name = NewAccount { name: "attic".to_owned() };
         let account: AccountCreated =
             api.post("/v1/admin/accounts").bearer(&admin).json(&name).receive().await.unwrap();
-        let engine = FakeRuntime::new(Clock::system());
+        let engine = FakeRuntime::new(clock.clone());
         engine.add_image("hello", FakeImage::running([Step::line("hello")]));
         engine.add_image("hold", FakeImage::running([Step::line("begin"), Step::Hold, Step::line("end")]));
         let slow = FakeImage { layers: vec![1; 8], layer_time: Duration::from_millis(150), script: vec![Step::Hold] };
         engine.add_image("slow", slow);
-        Self { coordinator: Some(running), config, url, trust, account, engine, dir }
+        Self { coordinator: Some(running), config, clock, url, trust, account, engine, dir }
     }
 
     pub(crate) fn api(&self) -> ApiClient {
@@ -102,7 +108,7 @@ impl World {
 
     /// Starts it again on the same port and folder.
     pub(crate) async fn start_coordinator(&mut self) {
-        self.coordinator = Some(coordinator::start(self.config.clone(), Clock::system()).await.unwrap());
+        self.coordinator = Some(coordinator::start(self.config.clone(), self.clock.clone()).await.unwrap());
     }
 
     pub(crate) fn state_dir(&self, name: &str) -> StateDir {
@@ -230,6 +236,21 @@ impl Node {
         self.stop.send(Stop::Drain).unwrap();
         within(self.task).await.unwrap()
     }
+}
+
+/// Turns a manual clock as real time passes, until dropped.
+pub(crate) fn turning(clock: &Clock) -> tokio::task::JoinSet<()> {
+    const STEP: Duration = Duration::from_millis(20);
+    let clock = clock.clone();
+    let mut pump = tokio::task::JoinSet::new();
+    pump.spawn(async move {
+        let mut tick = tokio::time::interval(STEP);
+        loop {
+            tick.tick().await;
+            clock.advance(STEP);
+        }
+    });
+    pump
 }
 
 pub(crate) async fn within<T>(future: impl Future<Output = T>) -> T {
