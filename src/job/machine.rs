@@ -14,6 +14,7 @@
 
 mod companions;
 mod ending;
+mod freezing;
 mod restart;
 mod saved;
 mod words;
@@ -170,15 +171,8 @@ impl Machine {
             Input::Freeze { reason } => self.freeze(reason),
             Input::Thaw => self.thaw(),
             Input::PullMoved { per_mille } => self.pull_moved(per_mille),
-            Input::Pulled(image) => self.pulled(image),
-            Input::Created { container } => self.created(container, now),
-            Input::Started { started_at } => self.started(started_at, now),
-            Input::Attached(status) => self.attached(&status, now),
-            Input::Exited { exit, with_engine } => self.exited(&exit, with_engine, now),
-            Input::Failed { why, detail } => self.failed(why, detail, now),
-            Input::Healthy => self.healthy(),
-            Input::Unhealthy { detail } => self.unhealthy(detail),
-            Input::Companion { index, heard } => self.companion(index, heard, now),
+            Input::Heard { index: 0, heard } => self.heard(heard, now),
+            Input::Heard { index, heard } => self.companion(index, heard, now),
             Input::Froze { reason } => self.froze(reason, now),
             Input::Thawed => self.thawed(now),
             Input::Tick => self.tick(now),
@@ -187,6 +181,20 @@ impl Machine {
             Input::Reported if self.saved.stage == Stage::Reporting => Step::act(Action::Remove),
             Input::Reported => Step::default(),
             Input::Removed => self.removed(),
+        }
+    }
+
+    /// Something happened to the main container.
+    fn heard(&mut self, heard: Heard, now: Now) -> Step {
+        match heard {
+            Heard::Pulled(image) => self.pulled(image),
+            Heard::Created { container } => self.created(container, now),
+            Heard::Started { started_at } => self.started(started_at, now),
+            Heard::Attached(status) => self.attached(&status, now),
+            Heard::Exited { exit, with_engine } => self.exited(&exit, with_engine, now),
+            Heard::Failed { why, detail } => self.failed(why, detail, now),
+            Heard::Healthy => self.healthy(),
+            Heard::Unhealthy { detail } => self.unhealthy(detail),
         }
     }
 
@@ -204,14 +212,17 @@ impl Machine {
             }
             Stage::Assigned => {
                 self.saved.stage = Stage::Pulling;
-                Step::recorded(vec![LeaseChange::Pulling { per_mille: None }], vec![Action::Pull])
+                Step::recorded(vec![LeaseChange::Pulling { per_mille: None }], vec![Action::main(Deed::Pull)])
             }
-            Stage::Pulling => Step::act(Action::Pull),
-            Stage::Starting => Step::act(Action::Create),
-            Stage::Running | Stage::Frozen | Stage::Restarting => Step::act(Action::Attach),
-            Stage::Collecting => Step { actions: vec![Action::ReadLog, Action::Collect], ..Step::default() },
+            Stage::Pulling => Step::act(Action::main(Deed::Pull)),
+            Stage::Starting => Step::act(Action::main(Deed::Create)),
+            Stage::Running | Stage::Frozen | Stage::Restarting => Step::act(Action::main(Deed::Attach)),
+            Stage::Collecting => {
+                Step { actions: vec![Action::main(Deed::ReadLog), Action::Collect], ..Step::default() }
+            }
             Stage::Closing => {
-                let mut actions = if self.saved.started_at.is_some() { vec![Action::ReadLog] } else { Vec::new() };
+                let mut actions =
+                    if self.saved.started_at.is_some() { vec![Action::main(Deed::ReadLog)] } else { Vec::new() };
                 actions.extend(self.close_log(self.saved.notice.clone()));
                 Step { actions, ..Step::default() }
             }
@@ -243,19 +254,6 @@ impl Machine {
         if first { Step::act(Action::Remove) } else { Step::default() }
     }
 
-    fn freeze(&mut self, reason: String) -> Step {
-        self.wants_freeze = Some(reason.clone());
-        if self.saved.stage == Stage::Running && self.saved.cause.is_none() && self.begun {
-            return Step::act(Action::Freeze { reason });
-        }
-        Step::default()
-    }
-
-    fn thaw(&mut self) -> Step {
-        self.wants_freeze = None;
-        if self.saved.stage == Stage::Frozen && self.begun { Step::act(Action::Thaw) } else { Step::default() }
-    }
-
     fn pull_moved(&mut self, per_mille: u16) -> Step {
         if self.saved.stage != Stage::Pulling || per_mille < self.pull_reported.saturating_add(PULL_EVENT_STEP) {
             return Step::default();
@@ -271,7 +269,7 @@ impl Machine {
         self.saved.stage = Stage::Starting;
         let change = LeaseChange::Starting { image_digest: image.digest.clone() };
         self.saved.image = Some(image);
-        Step::recorded(vec![change], vec![Action::Create])
+        Step::recorded(vec![change], vec![Action::main(Deed::Create)])
     }
 
     fn created(&mut self, container: String, now: Now) -> Step {
@@ -289,7 +287,7 @@ impl Machine {
             return Step::default();
         }
         self.main_starting = true;
-        Step::act(Action::Start)
+        Step::act(Action::main(Deed::Start))
     }
 
     fn started(&mut self, started_at: Timestamp, now: Now) -> Step {
@@ -319,7 +317,7 @@ impl Machine {
 
     /// What a container that runs needs.
     fn follow(&self) -> Vec<Action> {
-        let mut actions = vec![Action::Watch, Action::ReadLog];
+        let mut actions = vec![Action::main(Deed::Watch), Action::main(Deed::ReadLog)];
         if self.saved.cause.is_some() || self.saved.unhealthy.is_some() {
             actions.push(self.ending());
         } else if let Some(reason) = &self.wants_freeze
@@ -327,7 +325,7 @@ impl Machine {
         {
             actions.push(Action::Freeze { reason: reason.clone() });
         } else if self.terms.main.has_health && self.saved.stage == Stage::Running {
-            actions.push(Action::CheckHealth);
+            actions.push(Action::main(Deed::CheckHealth));
         }
         actions
     }
@@ -375,36 +373,6 @@ impl Machine {
         step
     }
 
-    fn froze(&mut self, reason: String, now: Now) -> Step {
-        if self.saved.stage != Stage::Running {
-            return Step::default();
-        }
-        if let Some(running) = &mut self.running {
-            running.before += now.steady.since(running.since);
-        }
-        self.saved.stage = Stage::Frozen;
-        self.saved.frozen_since = Some(now.wall);
-        let actions = if self.wants_freeze.is_none() { vec![Action::Thaw] } else { Vec::new() };
-        Step::recorded(vec![LeaseChange::Frozen { reason }], actions)
-    }
-
-    fn thawed(&mut self, now: Now) -> Step {
-        if self.saved.stage != Stage::Frozen {
-            return Step::default();
-        }
-        self.saved.frozen_millis += self.present_freeze(now.wall);
-        self.saved.frozen_since = None;
-        self.saved.stage = Stage::Running;
-        if let Some(running) = &mut self.running {
-            running.since = now.steady;
-        }
-        let actions = match self.wants_freeze.clone().filter(|_| self.saved.cause.is_none()) {
-            Some(reason) => vec![Action::Freeze { reason }],
-            None => self.check_health_again(),
-        };
-        Step::recorded(vec![LeaseChange::Thawed], actions)
-    }
-
     fn tick(&mut self, now: Now) -> Step {
         if self.start_by().is_some_and(|at| at <= now.steady) {
             return self.end_because(self.too_late(), now);
@@ -418,7 +386,7 @@ impl Machine {
         if let (Some(_), Some(ended_at)) =
             (self.restart_at.take_if(|at| *at <= now.steady), self.saved.restarts.ended_at)
         {
-            actions.push(Action::Restart { ended_at });
+            actions.push(Action::main(Deed::Restart { ended_at }));
         }
         Step { actions, ..Step::default() }
     }
@@ -435,7 +403,7 @@ impl Machine {
         }
         self.saved.unhealthy = Some(detail);
         self.main_ready = false;
-        Step::recorded(Vec::new(), vec![Action::Terminate])
+        Step::recorded(Vec::new(), vec![Action::main(Deed::Terminate)])
     }
 
     fn collected(&mut self, notice: Option<String>) -> Step {
@@ -468,10 +436,6 @@ impl Machine {
         Step::recorded(Vec::new(), vec![Action::Finish])
     }
 
-    fn present_freeze(&self, until: Timestamp) -> u64 {
-        self.saved.frozen_since.map_or(0, |since| millis(between(since, until)))
-    }
-
     fn duration_max(&self) -> Duration {
         Duration::from_secs(self.terms.duration_seconds_max)
     }
@@ -486,6 +450,8 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
+#[cfg(test)]
+mod any_order_tests;
 #[cfg(test)]
 mod paid_tests;
 #[cfg(test)]

@@ -143,6 +143,8 @@ fn begin(deps: RunnerDeps, assignment: Assignment, found: Vec<OwnedContainer>, r
 }
 
 #[cfg(test)]
+mod handover_tests;
+#[cfg(test)]
 mod services_tests;
 #[cfg(test)]
 mod tests;

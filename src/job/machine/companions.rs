@@ -77,7 +77,7 @@ impl Machine {
         let is_over = self.main_is_over() || self.saved.cause.is_some();
         let mut actions = Vec::new();
         for (slot, (saved, live)) in self.saved.companions.iter().zip(&mut self.companions).enumerate() {
-            let mut deed = |deed| actions.push(Action::Companion { index: slot + 1, deed });
+            let mut deed = |deed| actions.push(Action::Service { index: slot + 1, deed });
             match saved.stage {
                 CompanionStage::Waiting if is_over || saved.image.is_some() => {}
                 CompanionStage::Waiting => {
@@ -126,7 +126,7 @@ impl Machine {
             let may_start = self.main_created && !self.main_starting && self.main_may_start();
             if self.saved.stage == Stage::Starting && may_start {
                 self.main_starting = true;
-                step.actions.push(Action::Start);
+                step.actions.push(Action::main(Deed::Start));
             }
         }
     }
@@ -165,7 +165,7 @@ impl Machine {
         let mut actions = Vec::new();
         for (slot, (saved, live)) in self.saved.companions.iter().zip(&mut self.companions).enumerate() {
             if let (Some(_), Some(ended_at)) = (live.restart_at.take_if(|at| *at <= now), saved.restarts.ended_at) {
-                actions.push(Action::Companion { index: slot + 1, deed: Deed::Restart { ended_at } });
+                actions.push(Action::Service { index: slot + 1, deed: Deed::Restart { ended_at } });
             }
         }
         actions
@@ -199,7 +199,7 @@ impl Machine {
             return Step::default();
         }
         // Not recorded: until it runs, the engine is asked for it by label.
-        Step::act(Action::Companion { index: slot + 1, deed: Deed::Start })
+        Step::act(Action::Service { index: slot + 1, deed: Deed::Start })
     }
 
     fn companion_started(&mut self, slot: usize, started_at: Option<Timestamp>, now: Now) -> Step {
@@ -227,7 +227,7 @@ impl Machine {
         if self.wants_freeze.is_some() && self.saved.stage == Stage::Frozen {
             deeds.push(Deed::Freeze);
         }
-        deeds.into_iter().map(|deed| Action::Companion { index: slot + 1, deed }).collect()
+        deeds.into_iter().map(|deed| Action::Service { index: slot + 1, deed }).collect()
     }
 
     fn companion_attached(&mut self, slot: usize, status: &ContainerStatus, now: Now) -> Step {
@@ -241,7 +241,7 @@ impl Machine {
             }
             (ContainerStatus::Exited(exit), _) if is_restarting && saved.restarts.follows(exit) => {
                 self.companions[slot].restart_at = Some(now.steady.after(saved.restarts.delay_left(now.wall)));
-                Step::act(Action::Companion { index: slot + 1, deed: Deed::ReadLog })
+                Step::act(Action::Service { index: slot + 1, deed: Deed::ReadLog })
             }
             (
                 ContainerStatus::Running { .. } | ContainerStatus::Paused { .. } | ContainerStatus::Exited(_),
@@ -260,7 +260,7 @@ impl Machine {
                     false if is_paused => Some(Deed::Thaw),
                     true | false => None,
                 };
-                step.actions.extend(put_right.map(|deed| Action::Companion { index: slot + 1, deed }));
+                step.actions.extend(put_right.map(|deed| Action::Service { index: slot + 1, deed }));
                 step
             }
         }
@@ -325,7 +325,7 @@ impl Machine {
         }
         saved.unhealthy = Some(detail);
         self.companions[slot].ready = false;
-        Step::recorded(Vec::new(), vec![Action::Companion { index: slot + 1, deed: Deed::Terminate }])
+        Step::recorded(Vec::new(), vec![Action::Service { index: slot + 1, deed: Deed::Terminate }])
     }
 
     fn start_companions(&mut self, step: &mut Step) {
@@ -334,7 +334,7 @@ impl Machine {
             let waits = saved.stage == CompanionStage::Waiting && self.companions[slot].busy == Busy::No;
             if waits && self.are_ready(&self.terms.companions[slot].depends_on) {
                 self.companions[slot].busy = Busy::Starting;
-                step.actions.push(Action::Companion { index: slot + 1, deed: Deed::Create });
+                step.actions.push(Action::Service { index: slot + 1, deed: Deed::Create });
             }
         }
     }
@@ -385,7 +385,7 @@ impl Machine {
             if runs && self.companions[slot].busy != Busy::Ending && !self.is_needed(slot) {
                 self.companions[slot].busy = Busy::Ending;
                 let deed = if self.is_over_limit() { Deed::Kill } else { Deed::Terminate };
-                step.actions.push(Action::Companion { index: slot + 1, deed });
+                step.actions.push(Action::Service { index: slot + 1, deed });
             }
         }
     }

@@ -60,7 +60,7 @@ impl Machine {
     /// What uses too much is not asked first. One that is being ended for another reason loses the rest of its grace.
     pub(super) fn over_limit(&mut self, limit: LimitKind, value: u64, now: Now) -> Step {
         match self.saved.stage {
-            Stage::Running | Stage::Frozen if self.saved.cause.is_some() => Step::act(Action::Kill),
+            Stage::Running | Stage::Frozen if self.saved.cause.is_some() => Step::act(Action::main(Deed::Kill)),
             Stage::Running | Stage::Frozen | Stage::Restarting => {
                 self.end_because(Cause::OverLimit { limit, value }, now)
             }
@@ -80,19 +80,19 @@ impl Machine {
     pub(super) fn disk_full(&mut self, now: Now) -> Step {
         let runs = matches!(self.saved.stage, Stage::Running | Stage::Frozen);
         if runs && self.saved.cause.is_some() {
-            return Step::act(Action::Kill);
+            return Step::act(Action::main(Deed::Kill));
         }
         let reason = "the disk of this node is nearly full".to_owned();
         let mut step = self.end_because(Cause::Evicted { reason }, now);
-        for action in step.actions.iter_mut().filter(|action| **action == Action::Terminate) {
-            *action = Action::Kill;
+        for action in step.actions.iter_mut().filter(|action| **action == Action::main(Deed::Terminate)) {
+            *action = Action::main(Deed::Kill);
         }
         step
     }
 
     /// How containers that run are brought to their end.
     pub(super) fn ending(&self) -> Action {
-        if self.is_over_limit() { Action::Kill } else { Action::Terminate }
+        if self.is_over_limit() { Action::main(Deed::Kill) } else { Action::main(Deed::Terminate) }
     }
 
     pub(super) fn is_over_limit(&self) -> bool {
@@ -149,11 +149,11 @@ impl Machine {
                 if let Some(end) = self.end_by_cause(exit.code) {
                     let ran = Duration::from_millis(self.ran_millis(now.steady));
                     let mut step = self.ended(end, ran);
-                    step.actions.insert(0, Action::ReadLog);
+                    step.actions.insert(0, Action::main(Deed::ReadLog));
                     return step;
                 }
                 self.restart_at = Some(now.steady.after(self.saved.restarts.delay_left(now.wall)));
-                Step::act(Action::ReadLog)
+                Step::act(Action::main(Deed::ReadLog))
             }
             ContainerStatus::Exited(_)
             | ContainerStatus::Created
@@ -271,12 +271,12 @@ impl Machine {
     pub(super) fn check_health_again(&self) -> Vec<Action> {
         let mut actions = Vec::new();
         if self.terms.main.has_health && self.saved.cause.is_none() && self.saved.unhealthy.is_none() {
-            actions.push(Action::CheckHealth);
+            actions.push(Action::main(Deed::CheckHealth));
         }
         let companions = self.saved.companions.iter().zip(&self.terms.companions).enumerate();
         for (slot, (saved, terms)) in companions {
             if terms.has_health && saved.stage == CompanionStage::Running && saved.unhealthy.is_none() {
-                actions.push(Action::Companion { index: slot + 1, deed: Deed::CheckHealth });
+                actions.push(Action::Service { index: slot + 1, deed: Deed::CheckHealth });
             }
         }
         actions

@@ -111,41 +111,6 @@ pub enum Input {
         /// How far, 0 to 1000.
         per_mille: u16,
     },
-    /// The image is here.
-    Pulled(PinnedImage),
-    /// The container exists.
-    Created {
-        /// The engine's id.
-        container: String,
-    },
-    /// The container was started, now or before a restart.
-    Started {
-        /// By the engine's clock.
-        started_at: Timestamp,
-    },
-    /// What the container was found to be after a restart of the agent.
-    Attached(ContainerStatus),
-    /// The container ended.
-    Exited {
-        /// How.
-        exit: ContainerExit,
-        /// Whether the engine was away at that time: it may have taken the container along, and the end of its log.
-        with_engine: bool,
-    },
-    /// It cannot go on.
-    Failed {
-        /// Why.
-        why: FailureKind,
-        /// For people.
-        detail: String,
-    },
-    /// The main container's health check succeeded for the first time since it was started or thawed.
-    Healthy,
-    /// The main container's health check failed too often.
-    Unhealthy {
-        /// What it said.
-        detail: String,
-    },
     /// The node cannot let it go on although its containers run: they are ended.
     GiveUp {
         /// Why.
@@ -153,9 +118,9 @@ pub enum Input {
         /// For people.
         detail: String,
     },
-    /// Something happened to one of the other containers.
-    Companion {
-        /// Number of its service, from 1 on.
+    /// Something happened to one of its containers.
+    Heard {
+        /// Number of its service; 0 is the main one.
         index: usize,
         /// What.
         heard: Heard,
@@ -203,7 +168,7 @@ pub enum Heard {
     Exited {
         /// How.
         exit: ContainerExit,
-        /// Whether the engine had gone away at that time and probably took it along.
+        /// Whether the engine was away at that time: it may have taken the container along, and the end of its log.
         with_engine: bool,
     },
     /// It cannot go on.
@@ -213,7 +178,7 @@ pub enum Heard {
         /// For people.
         detail: String,
     },
-    /// Its health check succeeded for the first time.
+    /// Its health check succeeded for the first time since it was started or thawed.
     Healthy,
     /// Its health check failed too often.
     Unhealthy {
@@ -223,91 +188,58 @@ pub enum Heard {
 }
 
 impl Input {
-    /// What was heard of the container of service number `index`; 0 is the main one.
+    /// What was heard of the main container.
     #[must_use]
-    pub fn of(index: usize, heard: Heard) -> Self {
-        match heard {
-            heard if index > 0 => Self::Companion { index, heard },
-            Heard::Pulled(image) => Self::Pulled(image),
-            Heard::Created { container } => Self::Created { container },
-            Heard::Started { started_at } => Self::Started { started_at },
-            Heard::Attached(status) => Self::Attached(status),
-            Heard::Exited { exit, with_engine } => Self::Exited { exit, with_engine },
-            Heard::Failed { why, detail } => Self::Failed { why, detail },
-            Heard::Healthy => Self::Healthy,
-            Heard::Unhealthy { detail } => Self::Unhealthy { detail },
-        }
+    pub const fn main(heard: Heard) -> Self {
+        Self::Heard { index: 0, heard }
     }
 }
 
-/// What can be done for one companion; answered with [`Heard`] as the action of the same name is.
+/// What can be done for one container; answered with [`Heard`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Deed {
-    /// As [`Action::Pull`].
+    /// Make sure its image is here; answer [`Heard::Pulled`] or [`Heard::Failed`].
     Pull,
-    /// As [`Action::Create`].
+    /// Make it or find it; answer [`Heard::Created`] or [`Heard::Failed`].
     Create,
-    /// As [`Action::Start`].
+    /// Start it unless it was started before; answer [`Heard::Started`] or [`Heard::Failed`].
     Start,
-    /// As [`Action::Restart`].
+    /// Start it again, unless it was started since that end; answer [`Heard::Started`] or [`Heard::Failed`].
     Restart {
         /// The end that it follows.
         ended_at: Timestamp,
     },
-    /// As [`Action::Attach`].
+    /// Look at it after a restart of the agent; answer [`Heard::Attached`] or [`Heard::Failed`].
     Attach,
-    /// As [`Action::Watch`].
+    /// Wait for its end; answer [`Heard::Exited`] or [`Heard::Failed`].
     Watch,
-    /// As [`Action::ReadLog`].
+    /// Hand its log over as it comes, or go on with it after a restart of the container.
     ReadLog,
-    /// As [`Action::CheckHealth`].
+    /// Try again and again whether it works, until it ends or is frozen; answer [`Heard::Healthy`] once, [`Heard::Unhealthy`].
     CheckHealth,
-    /// As [`Action::Terminate`].
+    /// SIGTERM, grace, SIGKILL.
     Terminate,
-    /// As [`Action::Kill`].
+    /// SIGKILL at once.
     Kill,
-    /// Freeze it; nothing is answered.
+    /// Freeze it alone; nothing is answered.
     Freeze,
-    /// Thaw it; nothing is answered.
+    /// Thaw it alone; nothing is answered.
     Thaw,
 }
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Action {
-    /// Make sure the image is here; answer [`Input::Pulled`] or [`Input::Failed`].
-    Pull,
-    /// Give up a pull that goes on.
-    CancelPull,
-    /// Make the container or find it; answer [`Input::Created`] or [`Input::Failed`].
-    Create,
-    /// Start it unless it was started before; answer [`Input::Started`] or [`Input::Failed`].
-    Start,
-    /// Start the container again, unless it was started since that end; answer [`Input::Started`] or [`Input::Failed`].
-    Restart {
-        /// The end that it follows.
-        ended_at: Timestamp,
-    },
-    /// Look at the container after a restart of the agent; answer [`Input::Attached`] or [`Input::Failed`].
-    Attach,
-    /// Wait for its end; answer [`Input::Exited`] or [`Input::Failed`].
-    Watch,
-    /// Hand its log over as it comes, or go on with it after a restart of the container.
-    ReadLog,
-    /// Try again and again whether it works, until it ends or is frozen; answer [`Input::Healthy`] once, [`Input::Unhealthy`].
-    CheckHealth,
-    /// SIGTERM, grace, SIGKILL.
-    Terminate,
-    /// SIGKILL at once.
-    Kill,
-    /// Do something for one of the other containers.
-    Companion {
-        /// Number of its service, from 1 on.
+    /// Do something for one of its containers.
+    Service {
+        /// Number of its service; 0 is the main one.
         index: usize,
         /// What.
         deed: Deed,
     },
-    /// Freeze it and every other one that runs; answer [`Input::Froze`].
+    /// Give up the main container's pull.
+    CancelPull,
+    /// Freeze every container that runs; answer [`Input::Froze`].
     Freeze {
         /// For people.
         reason: String,
@@ -329,6 +261,14 @@ pub enum Action {
     Forget,
     /// The task ends.
     Finish,
+}
+
+impl Action {
+    /// Does something for the main container.
+    #[must_use]
+    pub const fn main(deed: Deed) -> Self {
+        Self::Service { index: 0, deed }
+    }
 }
 
 /// What follows from an input.

@@ -35,10 +35,10 @@ pub(super) fn take(gpus: &Gpus, assignment: &Assignment, machine: &mut Machine) 
             machine.bind_gpus(taken);
             None
         }
-        None => Some(Input::Failed {
-            why: FailureKind::GpuUnavailable,
-            detail: format!("{count} GPUs are asked for and not as many are free here"),
-        }),
+        None => {
+            let detail = format!("{count} GPUs are asked for and not as many are free here");
+            Some(Input::main(Heard::Failed { why: FailureKind::GpuUnavailable, detail }))
+        }
     }
 }
 

@@ -130,7 +130,7 @@ impl Task {
         }
         let is_first = self.machine.saved().stage == Stage::Assigned;
         let take = || match refused {
-            Some(detail) => Some(Input::Failed { why: FailureKind::EngineError, detail }),
+            Some(detail) => Some(Input::main(Heard::Failed { why: FailureKind::EngineError, detail })),
             None => gpus::take(&self.deps.gpus, &self.assignment, &mut self.machine),
         };
         let refused = is_first.then(take).flatten();
@@ -150,7 +150,7 @@ impl Task {
                 },
                 Some(done) = self.works.join_next() => self.done(done.unwrap_or(Done::Nothing)).await,
                 Some(progress) = self.progress.1.recv() => self.pull_moved(progress).await,
-                Some((index, heard)) = self.heard.1.recv() => self.feed(Input::of(index, heard)).await,
+                Some((index, heard)) = self.heard.1.recv() => self.feed(Input::Heard { index, heard }).await,
                 Some(trouble) = self.trouble.1.recv() => {
                     self.trouble_now = trouble;
                     self.show();
@@ -257,22 +257,12 @@ impl Task {
 
     async fn act(&mut self, action: Action) {
         match action {
-            Action::Pull => self.deed(0, Deed::Pull).await,
             Action::CancelPull => {
                 if let Some(pull) = self.pull.take() {
                     pull.abort();
                 }
             }
-            Action::Create => self.deed(0, Deed::Create).await,
-            Action::Start => self.deed(0, Deed::Start).await,
-            Action::Restart { ended_at } => self.deed(0, Deed::Restart { ended_at }).await,
-            Action::Attach => self.deed(0, Deed::Attach).await,
-            Action::Watch => self.deed(0, Deed::Watch).await,
-            Action::ReadLog => self.deed(0, Deed::ReadLog).await,
-            Action::CheckHealth => self.deed(0, Deed::CheckHealth).await,
-            Action::Terminate => self.deed(0, Deed::Terminate).await,
-            Action::Kill => self.deed(0, Deed::Kill).await,
-            Action::Companion { index, deed } => self.deed(index, deed).await,
+            Action::Service { index, deed } => self.deed(index, deed).await,
             Action::Freeze { reason } => self.freeze(Some(reason)),
             Action::Thaw => self.freeze(None),
             Action::Collect => self.collect(),
@@ -375,16 +365,21 @@ impl Task {
 /// work go on side by side. A start always waits.
 fn may_begin_early(action: &Action) -> bool {
     match action {
-        Action::Pull | Action::Create | Action::Watch => true,
-        Action::Companion { deed, .. } => may_be_done_early(deed),
+        Action::Service { deed: Deed::Pull | Deed::Create | Deed::Watch, .. } => true,
         Action::CancelPull
-        | Action::Start
-        | Action::Restart { .. }
-        | Action::CheckHealth
-        | Action::Attach
-        | Action::ReadLog
-        | Action::Terminate
-        | Action::Kill
+        | Action::Service {
+            deed:
+                Deed::Start
+                | Deed::Restart { .. }
+                | Deed::Attach
+                | Deed::ReadLog
+                | Deed::CheckHealth
+                | Deed::Terminate
+                | Deed::Kill
+                | Deed::Freeze
+                | Deed::Thaw,
+            ..
+        }
         | Action::Freeze { .. }
         | Action::Thaw
         | Action::Collect
@@ -393,21 +388,6 @@ fn may_begin_early(action: &Action) -> bool {
         | Action::Remove
         | Action::Forget
         | Action::Finish => false,
-    }
-}
-
-fn may_be_done_early(deed: &Deed) -> bool {
-    match deed {
-        Deed::Pull | Deed::Create | Deed::Watch => true,
-        Deed::Start
-        | Deed::Restart { .. }
-        | Deed::Attach
-        | Deed::ReadLog
-        | Deed::CheckHealth
-        | Deed::Terminate
-        | Deed::Kill
-        | Deed::Freeze
-        | Deed::Thaw => false,
     }
 }
 

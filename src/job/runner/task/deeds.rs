@@ -65,7 +65,7 @@ impl Task {
         // Every stage that asks for this has its container.
         if let Some(id) = self.container(index) {
             let work = work(self.deps.clone(), id);
-            self.push(async move { Done::Input(Input::of(index, work.await)) });
+            self.push(async move { Done::Input(Input::Heard { index, heard: work.await }) });
         }
     }
 
@@ -75,7 +75,7 @@ impl Task {
         // What is shown is the main container's pull.
         let progress = if index == 0 { self.progress.0.clone() } else { mpsc::channel(1).0 };
         let pull = engine::pull(self.deps.clone(), lease_id, service, progress, self.trouble.0.clone());
-        let handle = self.push(async move { Done::Input(Input::of(index, pull.await)) });
+        let handle = self.push(async move { Done::Input(Input::Heard { index, heard: pull.await }) });
         if index == 0 {
             self.pull = Some(handle);
         }
@@ -91,7 +91,7 @@ impl Task {
         let Some(mut spec) = spec else {
             let detail = "the job names no container".to_owned();
             let failed = Heard::Failed { why: FailureKind::InvalidSpec, detail };
-            Box::pin(self.feed(Input::of(index, failed))).await;
+            Box::pin(self.feed(Input::Heard { index, heard: failed })).await;
             return;
         };
         spec.gpus = self.gpus_of(index);
@@ -103,8 +103,8 @@ impl Task {
         let (deps, lease_id) = (self.deps.clone(), self.assignment.lease_id);
         let service = self.assignment.spec.services.get(index).cloned().unwrap_or_default();
         self.push(async move {
-            let made = engine::put_inputs(deps, lease_id, service, create.await).await;
-            Done::Input(Input::of(index, made))
+            let heard = engine::put_inputs(deps, lease_id, service, create.await).await;
+            Done::Input(Input::Heard { index, heard })
         });
     }
 
