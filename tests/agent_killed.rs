@@ -7,67 +7,40 @@ mod docker_support;
 use std::process::Stdio;
 use std::time::Duration;
 
+use docker_support::market::Market;
 use docker_support::{TestImage, docker, in_time};
-use fizz::clock::Clock;
-use fizz::coordinator::{self, CoordinatorConfig, Running};
-use fizz::http::{ApiClient, Trust, install_crypto_provider};
-use fizz::rent::RentClient;
-use fizz::wire::account::{AccountCreated, JoinTokenCreated, NewAccount, NewJoinToken};
+
 use fizz::wire::job::{JobLimits, JobSpec, JobState, JobView, Requirements, Resources, ServiceSpec};
 use fizz::wire::lease::{LeaseEnd, LeasePhase};
-use fizz::wire::{Amount, JobId, LeaseId};
+use fizz::wire::{JobId, LeaseId, Secret};
 use tokio::process::{Child, Command};
 
 struct World {
-    coordinator: Running,
-    renter: RentClient,
-    join_token: String,
+    market: Market,
+    join_token: Secret,
     image: TestImage,
-    dir: tempfile::TempDir,
 }
 
 impl World {
     async fn new() -> Self {
-        install_crypto_provider();
-        let dir = tempfile::tempdir().unwrap();
-        let config = CoordinatorConfig {
-            listen: "127.0.0.1:0".parse().unwrap(),
-            data_dir: dir.path().join("coordinator"),
-            heartbeat_interval_millis: 500,
-            lease_grace_seconds: Some(60),
-            ..CoordinatorConfig::default()
-        };
-        let coordinator = coordinator::start(config, Clock::system()).await.unwrap();
-        let trust = Trust::Pinned { pem: coordinator.ca_pem().unwrap().as_bytes().to_vec() };
-        let api = ApiClient::new(coordinator.url().as_str(), &trust).unwrap();
-        let name = NewAccount { name: "attic".to_owned() };
-        let call = api.post("/v1/admin/accounts").bearer(coordinator.admin_token()).json(&name);
-        let account: AccountCreated = call.receive().await.unwrap();
-        let now = Clock::system().now();
-        let money = Amount::from_micros(10_000_000);
-        coordinator.app().store.deposit(account.account_id, money, "first", now).await.unwrap();
-        let wish = NewJoinToken { expires_seconds: 600 };
-        let call = api.post("/v1/account/join-tokens").bearer(&account.api_key).json(&wish);
-        let token: JoinTokenCreated = call.receive().await.unwrap();
-        let renter = RentClient::new(coordinator.url().as_str(), &trust, account.api_key).unwrap();
-        let join_token = token.join_token.expose().to_owned();
-        Self { coordinator, renter, join_token, image: TestImage::new(), dir }
+        let market = Market::open(500).await;
+        Self { join_token: market.join_token().await, market, image: TestImage::new() }
     }
 
     fn agent(&self) -> Child {
-        let ca_file = self.dir.path().join("coordinator/ca.pem");
-        let url = self.coordinator.url().as_str().trim_end_matches('/');
+        let ca_file = self.market.folder.path().join("coordinator/ca.pem");
+        let url = self.market.url();
         let config = format!(
             "drain_deadline_seconds = 0\n[[coordinators]]\nurl = \"{url}\"\nca_file = \"{}\"\n",
             ca_file.display()
         );
-        let file = self.dir.path().join("fizz.toml");
+        let file = self.market.folder.path().join("fizz.toml");
         std::fs::write(&file, config).unwrap();
         Command::new(env!("CARGO_BIN_EXE_fizz"))
             .args(["up", "--config"])
             .arg(file)
-            .env("FIZZ_STATE_DIR", self.dir.path().join("node"))
-            .env("FIZZ_JOIN_TOKEN", &self.join_token)
+            .env("FIZZ_STATE_DIR", self.market.folder.path().join("node"))
+            .env("FIZZ_JOIN_TOKEN", self.join_token.expose())
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .spawn()
@@ -105,7 +78,7 @@ impl World {
     /// Waits until the job's lease is in this phase or past it.
     async fn until(&self, job_id: JobId, phase: LeasePhase) -> JobView {
         loop {
-            let view = self.renter.job(job_id).await.unwrap();
+            let view = self.market.renter.job(job_id).await.unwrap();
             let reached = view.lease.as_ref().is_some_and(|lease| rank(lease.phase) >= rank(phase));
             if reached || view.state.is_final() {
                 return view;
@@ -115,7 +88,7 @@ impl World {
     }
 
     async fn log(&self, job_id: JobId) -> String {
-        let mut follower = self.renter.read_logs(job_id, 0);
+        let mut follower = self.market.renter.read_logs(job_id, 0);
         let mut text = Vec::new();
         while let Some(frame) = follower.next().await.unwrap() {
             text.extend_from_slice(&frame.bytes);
@@ -148,12 +121,12 @@ async fn an_agent_process_killed_at_each_state_of_a_lease_runs_its_container_onc
     for phase in
         [LeasePhase::Assigned, LeasePhase::Pulling, LeasePhase::Starting, LeasePhase::Running, LeasePhase::Collecting]
     {
-        let job = world.renter.submit(&world.job(), &format!("{phase:?}")).await.unwrap();
+        let job = world.market.renter.submit(&world.job(), &format!("{phase:?}")).await.unwrap();
         let seen = in_time(world.until(job.job_id, phase)).await;
         agent.kill().await.unwrap();
         let before = seen.lease.as_ref().map(|lease| containers_of(lease.lease_id)).unwrap_or_default();
         agent = world.agent();
-        let done = in_time(world.renter.wait_final(job.job_id)).await.unwrap();
+        let done = in_time(world.market.renter.wait_final(job.job_id)).await.unwrap();
         assert_eq!(done.state, JobState::Done, "killed at {phase:?}: {}", done.why);
         assert_eq!(done.outcome, Some(LeaseEnd::Exited { code: 0 }), "killed at {phase:?}");
         assert_eq!(done.lease_count, 1, "killed at {phase:?}");
@@ -167,7 +140,7 @@ async fn an_agent_process_killed_at_each_state_of_a_lease_runs_its_container_onc
         .await;
     }
     assert!(drained(&mut agent).await);
-    world.coordinator.shutdown(Duration::from_millis(200)).await;
+    world.market.running.shutdown(Duration::from_millis(200)).await;
 }
 
 /// SIGTERM drains, and the exit is clean.

@@ -274,10 +274,18 @@ fn operating_system_code_lives_in_operating_system_files() {
 
 #[test]
 fn files_stay_small_enough_to_hold_in_the_head() {
-    let broken: Vec<String> = sources()
-        .into_iter()
-        .filter(|source| source.lines > 500)
-        .map(|source| format!("src/{} has {} lines; what second thing is it doing?", source.path, source.lines))
+    let code = sources().into_iter().map(|source| (format!("src/{}", source.path), source.lines));
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    walk_all(&root.join("src"), &mut files);
+    files.retain(|file| file.ends_with("tests.rs"));
+    walk_all(&root.join("tests"), &mut files);
+    let tests =
+        files.iter().map(|file| (file.display().to_string(), fs::read_to_string(file).unwrap().lines().count()));
+    let broken: Vec<String> = code
+        .chain(tests)
+        .filter(|(_, lines)| *lines > 500)
+        .map(|(path, lines)| format!("{path} has {lines} lines; what second thing is it doing?"))
         .collect();
     complain(&broken);
 }

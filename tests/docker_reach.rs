@@ -5,103 +5,47 @@
 
 mod docker_support;
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use bytes::Bytes;
+use docker_support::market::Market;
 use docker_support::raw_tar::tar_of;
 use docker_support::{TestImage, TestNode, docker, in_time};
 use fizz::agent::signals::{self, Stop};
-use fizz::agent::{self, AgentOptions, BenchmarkSource, CoordinatorAddress, EngineSource, Outcome};
+use fizz::agent::{self, Outcome};
 use fizz::clock::Clock;
-use fizz::config::{ByteSize, Ceiling, OfferConfig};
-use fizz::coordinator::{self, CoordinatorConfig, Running};
-use fizz::http::{ApiClient, Trust, install_crypto_provider};
-use fizz::paths::StateDir;
-use fizz::rent::{ReachInput, ReachSession, RentClient};
-use fizz::wire::account::{AccountCreated, JoinTokenCreated, NewAccount, NewJoinToken};
+use fizz::config::Ceiling;
+use fizz::rent::{ReachInput, ReachSession};
 use fizz::wire::job::{JobSpec, JobState};
 use fizz::wire::reach::{NewReach, ReachFrame, ReachWish, TerminalSize};
-use fizz::wire::{Amount, JobId, LeaseId, Secret};
+use fizz::wire::{JobId, LeaseId, Secret};
 use sha2::{Digest as _, Sha256};
 use tar::EntryType;
-use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 struct World {
-    running: Running,
-    renter: RentClient,
-    account: AccountCreated,
-    api: ApiClient,
-    trust: Trust,
+    market: Market,
     image: TestImage,
     ceiling: Ceiling,
     node: Option<(JoinHandle<Outcome>, watch::Sender<Stop>)>,
     lease: Option<LeaseId>,
     /// Removes what its node has on the engine, probes of its network included.
     left: Option<TestNode>,
-    folder: TempDir,
 }
 
 impl World {
     async fn new(ceiling: Ceiling) -> Self {
-        install_crypto_provider();
-        let folder = tempfile::tempdir().unwrap();
-        let config = CoordinatorConfig {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            data_dir: folder.path().join("coordinator"),
-            heartbeat_interval_millis: 200,
-            ..CoordinatorConfig::default()
-        };
-        let running = coordinator::start(config, Clock::system()).await.unwrap();
-        let trust = Trust::Pinned { pem: running.ca_pem().unwrap().as_bytes().to_vec() };
-        let url = running.url().as_str().to_owned();
-        let api = ApiClient::new(&url, &trust).unwrap();
-        let name = NewAccount { name: "ada".to_owned() };
-        let call = api.post("/v1/admin/accounts").bearer(running.admin_token()).json(&name);
-        let account: AccountCreated = call.receive().await.unwrap();
-        let store = &running.app().store;
-        store
-            .deposit(account.account_id, Amount::from_micros(9_000_000), "first", Clock::system().now())
-            .await
-            .unwrap();
-        let renter = RentClient::new(&url, &trust, account.api_key.clone()).unwrap();
-        let mut world = Self {
-            running,
-            renter,
-            account,
-            api,
-            trust,
-            image: TestImage::new(),
-            ceiling,
-            node: None,
-            lease: None,
-            left: None,
-            folder,
-        };
-        let wish = NewJoinToken { expires_seconds: 600 };
-        let call = world.api.post("/v1/account/join-tokens").bearer(&world.account.api_key).json(&wish);
-        let token = call.receive::<JoinTokenCreated>().await.unwrap().join_token;
+        let market = Market::open(200).await;
+        let token = market.join_token().await;
+        let mut world = Self { market, image: TestImage::new(), ceiling, node: None, lease: None, left: None };
         world.start_node(Some(token)).await;
-        world.left = Some(TestNode::of(&world.api, world.running.admin_token()).await);
+        world.left = Some(world.market.test_node().await);
         world
     }
 
     async fn start_node(&mut self, join_token: Option<Secret>) {
-        let url = self.running.url().as_str().trim_end_matches('/').to_owned();
-        let options = AgentOptions {
-            state_dir: StateDir::new(self.folder.path().join("node")),
-            name: "attic".to_owned(),
-            coordinators: vec![CoordinatorAddress { url, trust: self.trust.clone() }],
-            join_token,
-            offer: OfferConfig { disk: Some(ByteSize(1 << 30)), ..OfferConfig::default() },
-            ceiling: self.ceiling.clone(),
-            engine: EngineSource::Docker { address: None, tls: None },
-            benchmark: BenchmarkSource::Skip,
-            drain_deadline: Duration::from_secs(1),
-            reconcile_every: Duration::from_secs(1),
-        };
+        let options = self.market.node(join_token, self.ceiling.clone());
         let (stop, stopped) = signals::channel();
         let agent = in_time(async {
             loop {
@@ -128,10 +72,10 @@ impl World {
             "interactive": true,
         }))
         .unwrap();
-        let job = self.renter.submit(&spec, "the-job").await.unwrap().job_id;
+        let job = self.market.renter.submit(&spec, "the-job").await.unwrap().job_id;
         let running = async {
             loop {
-                let view = self.renter.job(job).await.unwrap();
+                let view = self.market.renter.job(job).await.unwrap();
                 assert!(!view.state.is_final(), "{}", view.why);
                 if view.state == JobState::Running && view.log_bytes > 0 {
                     return view.lease.unwrap().lease_id;
@@ -162,7 +106,7 @@ impl World {
     }
 
     async fn open(&self, job: JobId, what: ReachWish) -> (ReachInput, ReachSession) {
-        self.renter.reach(job, &NewReach { service: None, what }).await.unwrap()
+        self.market.renter.reach(job, &NewReach { service: None, what }).await.unwrap()
     }
 
     /// Runs a command to its end.

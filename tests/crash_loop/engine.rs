@@ -5,10 +5,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::Duration;
 
 use crate::arena;
-use crate::world::PATIENCE;
-
-/// What every container can run.
-const APPLETS: &[&str] = &["sh", "echo", "mkdir", "seq", "sleep"];
+use crate::docker_support::lent_image;
+use crate::process_support::{LOOK, PATIENCE};
 
 /// How an engine dies that left a network half made: its networks are known and have no addresses.
 const NETWORK_PANIC: &str = "libnetwork.(*controller).reservePools";
@@ -138,8 +136,8 @@ impl Engine {
     /// An image of this machine's static busybox.
     pub(crate) fn import(&self, name: &str) {
         let tar = self.path("image.tar");
-        std::fs::write(&tar, root_tar()).unwrap();
-        self.lines(&["import", "-c", "ENV PATH=/bin", "-c", "LABEL io.fizz.shared=true", tar.to_str().unwrap(), name]);
+        std::fs::write(&tar, lent_image(name)).unwrap();
+        self.lines(&["load", "-q", "-i", tar.to_str().unwrap()]);
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -161,23 +159,3 @@ impl Drop for Engine {
         self.end();
     }
 }
-
-fn root_tar() -> Vec<u8> {
-    let busybox = std::fs::read("/bin/busybox").expect("the tests need busybox-static: apt-get install busybox-static");
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(0o755);
-    header.set_size(busybox.len() as u64);
-    tar.append_data(&mut header, "bin/busybox", busybox.as_slice()).unwrap();
-    for applet in APPLETS {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Symlink);
-        header.set_mode(0o777);
-        header.set_size(0);
-        tar.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
-    }
-    tar.into_inner().unwrap()
-}
-
-/// Time between two looks at something that cannot wake the test.
-pub(crate) const LOOK: Duration = Duration::from_millis(25);

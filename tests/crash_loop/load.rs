@@ -10,7 +10,7 @@ use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::world::PATIENCE;
+use crate::process_support::PATIENCE;
 
 /// Jobs under way at once.
 const ALIVE: usize = 6;

@@ -12,11 +12,12 @@
 #![expect(clippy::print_stderr, reason = "the counts are the result")]
 
 mod arena;
+#[path = "../docker_support/mod.rs"]
+mod docker_support;
 mod engine;
 mod load;
-#[path = "../kill_nine/processes.rs"]
-#[allow(dead_code, reason = "each of its users uses a part of it")]
-mod processes;
+#[path = "../process_support/mod.rs"]
+mod process_support;
 mod tally;
 mod witness;
 mod world;
@@ -71,7 +72,7 @@ fn play(folder: &Path) {
 
 async fn game(folder: &Path, rounds: u32, seed: u64) {
     let mut world = World::new(folder).await;
-    let load = Load::begin(world.renter.clone(), world.image.clone(), seed);
+    let load = Load::begin(world.town.renter.clone(), world.image.clone(), seed);
     let mut killer = Killer { rng: StdRng::seed_from_u64(seed), kills: Kills::default() };
     for round in 1..=rounds {
         killer.round(&mut world, round).await;
@@ -128,7 +129,7 @@ impl Killer {
             world.engine.kill();
         }
         if coordinator {
-            world.coordinator.kill();
+            world.town.coordinator.kill();
         }
         if agent && !agent_first {
             world.agent.kill();
@@ -143,7 +144,7 @@ impl Killer {
     async fn recover(&mut self, world: &mut World, (agent, engine, coordinator): (bool, bool, bool)) {
         let agent_first = self.rng.random_bool(0.5);
         if coordinator {
-            world.coordinator.start();
+            world.town.coordinator.start();
         }
         if agent && agent_first {
             world.agent.start();

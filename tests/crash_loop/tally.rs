@@ -145,7 +145,7 @@ async fn count_log(world: &World, job: &Job, tally: &mut Tally) {
     let mut streams: BTreeMap<&str, Vec<Vec<u8>>> =
         BTreeMap::from([("stdout", Vec::new()), ("stderr", Vec::new()), (SIDE, Vec::new())]);
     let side = format!("[{SIDE}] {TICK}");
-    let mut log = world.renter.read_logs(job.job_id, 0);
+    let mut log = world.town.renter.read_logs(job.job_id, 0);
     while let Some(frame) = log.next().await.unwrap() {
         tally.log_bytes += frame.bytes.len() as u64;
         let name = match frame.stream {
@@ -224,7 +224,7 @@ async fn count_output(world: &World, job: &Job, tally: &mut Tally) {
     let id = job.job_id;
     let file = tempfile::tempfile().unwrap();
     let mut download = tokio::fs::File::from_std(file.try_clone().unwrap());
-    if let Err(error) = world.renter.download_output(id, &mut download).await {
+    if let Err(error) = world.town.renter.download_output(id, &mut download).await {
         tally.wrong.push(format!("job {id}: no output: {error}"));
         return;
     }
@@ -243,10 +243,10 @@ async fn count_output(world: &World, job: &Job, tally: &mut Tally) {
 }
 
 async fn count_money(world: &World, jobs: &[Job], tally: &mut Tally) {
-    let ledger = world.ledger().await;
+    let ledger = world.town.ledger().await;
     tally.expect((ledger.sum, ledger.unbalanced) == (Amount::ZERO, 0), || format!("the ledger: {ledger:?}"));
     let cost = jobs.iter().fold(Amount::ZERO, |sum, job| sum.checked_add(job.view.cost).unwrap());
-    let account = world.renter.account().await.unwrap();
+    let account = world.town.renter.account().await.unwrap();
     tally.expect(account.balance == DEPOSIT.checked_sub(cost).unwrap(), || {
         format!("the renter has {}, and jobs cost {cost} of {DEPOSIT}", account.balance)
     });

@@ -9,8 +9,8 @@ use fizz::wire::{LeaseId, NodeId};
 use tokio::sync::mpsc;
 
 use crate::engine::Engine;
+use crate::process_support::until;
 use crate::tally::job_processes;
-use crate::world::until;
 
 const IMAGE: &str = "fizz-witness:1";
 

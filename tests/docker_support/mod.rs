@@ -7,6 +7,8 @@
 mod container;
 mod image;
 pub(crate) mod lease_bench;
+#[cfg(feature = "coordinator")]
+pub(crate) mod market;
 pub(crate) mod ordinary_user;
 pub(crate) mod own_engine;
 pub(crate) mod raw_tar;

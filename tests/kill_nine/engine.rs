@@ -2,12 +2,14 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinSet};
+
+use crate::docker_support::{TestImage, docker};
+use crate::process_support::PATIENCE;
 
 const DOCKER: &str = "/var/run/docker.sock";
 const HEAD_MAX: usize = 64 << 10;
@@ -96,7 +98,7 @@ impl Engine {
     /// Waits until it is held.
     pub(crate) async fn held(&self) {
         let mut gate = self.shared.gate.subscribe();
-        let held = tokio::time::timeout(crate::world::PATIENCE, gate.wait_for(|gate| *gate == Gate::Holding)).await;
+        let held = tokio::time::timeout(PATIENCE, gate.wait_for(|gate| *gate == Gate::Holding)).await;
         held.expect("the call comes").unwrap();
     }
 
@@ -210,60 +212,15 @@ fn status_of(head: &str) -> Option<u16> {
     head.split(' ').nth(1)?.parse().ok()
 }
 
-/// An image of this machine's static busybox; removed when the last test lets go of it.
-pub(crate) struct Image {
-    pub(crate) name: String,
-}
-
-impl Image {
-    pub(crate) fn shared() -> Arc<Self> {
-        static SHARED: Mutex<std::sync::Weak<Image>> = Mutex::new(std::sync::Weak::new());
-        let mut shared = SHARED.lock().unwrap();
-        shared.upgrade().unwrap_or_else(|| {
-            let image = Arc::new(Self::import());
-            *shared = Arc::downgrade(&image);
-            image
-        })
-    }
-
-    fn import() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("image.tar");
-        std::fs::write(&file, root_tar()).unwrap();
-        let name = format!("fizz-kill-nine:{}", std::process::id());
-        docker(&["import", "-c", "ENV PATH=/bin", "-c", "LABEL io.fizz.shared=true", file.to_str().unwrap(), &name]);
-        Self { name }
-    }
-}
-
-impl Drop for Image {
-    fn drop(&mut self) {
-        docker(&["rmi", "-f", &self.name]);
-    }
-}
-
-fn root_tar() -> Vec<u8> {
-    let busybox = std::fs::read("/bin/busybox").expect("the tests need busybox-static: apt-get install busybox-static");
-    let mut tar = tar::Builder::new(Vec::new());
-    let mut header = tar::Header::new_gnu();
-    header.set_mode(0o755);
-    header.set_size(busybox.len() as u64);
-    tar.append_data(&mut header, "bin/busybox", busybox.as_slice()).unwrap();
-    for applet in ["sh", "echo", "mkdir", "seq", "sleep", "wc"] {
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(tar::EntryType::Symlink);
-        header.set_mode(0o777);
-        header.set_size(0);
-        tar.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
-    }
-    tar.into_inner().unwrap()
-}
-
-/// Runs the docker command line; what it prints.
-pub(crate) fn docker(args: &[&str]) -> String {
-    let output = std::process::Command::new("docker").args(args).output().expect("the docker command line is there");
-    assert!(output.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8_lossy(&output.stdout).trim().to_owned()
+/// An image that all tests here use; removed when the last one lets go of it.
+pub(crate) fn shared_image() -> Arc<TestImage> {
+    static SHARED: Mutex<std::sync::Weak<TestImage>> = Mutex::new(std::sync::Weak::new());
+    let mut shared = SHARED.lock().unwrap();
+    shared.upgrade().unwrap_or_else(|| {
+        let image = Arc::new(TestImage::new());
+        *shared = Arc::downgrade(&image);
+        image
+    })
 }
 
 /// The containers of a node, in every state.
@@ -271,6 +228,3 @@ pub(crate) fn containers(node: fizz::wire::NodeId) -> Vec<String> {
     let filter = format!("label={}={node}", fizz::runtime::LABEL_NODE);
     docker(&["ps", "--all", "--quiet", "--filter", &filter]).lines().map(str::to_owned).collect()
 }
-
-/// Time between two looks at something that cannot wake the test.
-pub(crate) const LOOK: Duration = Duration::from_millis(25);

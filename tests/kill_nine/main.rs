@@ -5,8 +5,11 @@
 #![cfg(unix)]
 #![allow(clippy::unwrap_used, reason = "a test that cannot be set up must fail loudly")]
 
+#[path = "../docker_support/mod.rs"]
+mod docker_support;
 mod engine;
-mod processes;
+#[path = "../process_support/mod.rs"]
+mod process_support;
 mod relay;
 mod world;
 
@@ -82,18 +85,18 @@ async fn survives(victim: Victim, moment: Moment) {
             world.agent.start();
         }
         Victim::Coordinator => {
-            world.coordinator.kill();
+            world.town.coordinator.kill();
             // The node goes on meanwhile.
             world.engine.let_go();
             world.relay.drop_held();
             world.agent.thaw();
-            world.coordinator.start();
+            world.town.coordinator.start();
         }
         Victim::Both => {
             world.agent.kill();
-            world.coordinator.kill();
+            world.town.coordinator.kill();
             world.engine.drop_held();
-            world.coordinator.start();
+            world.town.coordinator.start();
             world.agent.start();
         }
     }
@@ -229,8 +232,8 @@ async fn the_coordinator_again_and_again_until_the_job_is_over() {
     let job = world.submit().await;
     let mut life = Duration::from_millis(200);
     while !world.is_over_within(job, life).await {
-        world.coordinator.kill();
-        world.coordinator.start();
+        world.town.coordinator.kill();
+        world.town.coordinator.start();
         life += Duration::from_millis(110);
     }
     world.check(job).await;

@@ -53,7 +53,8 @@ impl Relay {
 
     pub(crate) async fn held(&self) {
         let mut gate = self.gate.subscribe();
-        let held = tokio::time::timeout(crate::world::PATIENCE, gate.wait_for(|gate| *gate == Gate::Holding)).await;
+        let held =
+            tokio::time::timeout(crate::process_support::PATIENCE, gate.wait_for(|gate| *gate == Gate::Holding)).await;
         held.expect("the output comes").unwrap();
     }
 

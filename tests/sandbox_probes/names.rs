@@ -2,28 +2,23 @@
 //! look. Coordinator and agent run as they are, in this process, over a real engine; the renter's side is the built program.
 
 use std::io::Write as _;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::Duration;
 
-use fizz::agent::{self, AgentOptions, BenchmarkSource, CoordinatorAddress, EngineSource, Outcome, signals};
+use fizz::agent::{self, Outcome, signals};
 use fizz::clock::Clock;
-use fizz::config::{ByteSize, Ceiling, OfferConfig};
-use fizz::coordinator::{self, CoordinatorConfig, Running};
-use fizz::http::{ApiClient, Trust, install_crypto_provider};
-use fizz::paths::StateDir;
-use fizz::rent::RentClient;
-use fizz::wire::account::{AccountCreated, JoinTokenCreated, NewAccount, NewJoinToken};
+use fizz::config::Ceiling;
+use fizz::wire::JobId;
 use fizz::wire::job::{JobState, JobView};
-use fizz::wire::{Amount, JobId};
 use serde_json::{Value, json};
 use tar::EntryType;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use super::docker_support::market::Market;
 use super::docker_support::raw_tar::tar_of;
 use super::docker_support::{TestImage, TestNode, docker, docker_output, in_time};
 
@@ -161,64 +156,22 @@ fn piped(command: &mut Command, input: &[u8]) -> Output {
 
 /// A coordinator and a node with the real engine.
 struct World {
-    running: Running,
-    renter: RentClient,
+    market: Market,
     node: JoinHandle<Outcome>,
     _stop: watch::Sender<signals::Stop>,
-    key: String,
     image: TestImage,
     /// Removes what its node has on the engine, probes of its network included.
     _left: TestNode,
-    folder: TempDir,
 }
 
 impl World {
     async fn new() -> Self {
-        install_crypto_provider();
-        let folder = tempfile::tempdir().unwrap();
-        let config = CoordinatorConfig {
-            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
-            data_dir: folder.path().join("coordinator"),
-            heartbeat_interval_millis: 200,
-            ..CoordinatorConfig::default()
-        };
-        let running = coordinator::start(config, Clock::system()).await.unwrap();
-        let trust = Trust::Pinned { pem: running.ca_pem().unwrap().as_bytes().to_vec() };
-        let url = running.url().as_str().trim_end_matches('/').to_owned();
-        let api = ApiClient::new(&url, &trust).unwrap();
-        let name = NewAccount { name: "ada".to_owned() };
-        let call = api.post("/v1/admin/accounts").bearer(running.admin_token()).json(&name);
-        let account: AccountCreated = call.receive().await.unwrap();
-        let money = Amount::from_micros(9_000_000);
-        running.app().store.deposit(account.account_id, money, "first", Clock::system().now()).await.unwrap();
-        let call =
-            api.post("/v1/account/join-tokens").bearer(&account.api_key).json(&NewJoinToken { expires_seconds: 600 });
-        let token: JoinTokenCreated = call.receive().await.unwrap();
-        let options = AgentOptions {
-            state_dir: StateDir::new(folder.path().join("node")),
-            name: "attic".to_owned(),
-            coordinators: vec![CoordinatorAddress { url: url.clone(), trust: trust.clone() }],
-            join_token: Some(token.join_token),
-            offer: OfferConfig { disk: Some(ByteSize(1 << 30)), ..OfferConfig::default() },
-            ceiling: Ceiling::default(),
-            engine: EngineSource::Docker { address: None, tls: None },
-            benchmark: BenchmarkSource::Skip,
-            drain_deadline: Duration::from_secs(1),
-            reconcile_every: Duration::from_secs(1),
-        };
+        let market = Market::open(200).await;
+        let options = market.node(Some(market.join_token().await), Ceiling::default());
         let (stop, stopped) = signals::channel();
         let agent = agent::build(options, Clock::system()).await.unwrap();
         let node = tokio::spawn(agent.run(stopped));
-        Self {
-            renter: RentClient::new(&url, &trust, account.api_key.clone()).unwrap(),
-            node,
-            _left: TestNode::of(&api, running.admin_token()).await,
-            _stop: stop,
-            key: account.api_key.expose().to_owned(),
-            running,
-            image: TestImage::new(),
-            folder,
-        }
+        Self { _left: market.test_node().await, market, node, _stop: stop, image: TestImage::new() }
     }
 
     fn spec(&self, line: &str) -> Value {
@@ -239,7 +192,7 @@ impl World {
     async fn submit(&self, spec: &Value) -> Result<JobId, String> {
         let spec = serde_json::from_value(spec.clone()).unwrap();
         let key = fizz::wire::LeaseId::generate(Clock::system().now()).to_string();
-        self.renter.submit(&spec, &key).await.map(|made| made.job_id).map_err(|error| error.to_string())
+        self.market.renter.submit(&spec, &key).await.map(|made| made.job_id).map_err(|error| error.to_string())
     }
 
     /// Runs it to its end, or until it says something; and the most bytes that coordinator and node had on disk meanwhile.
@@ -247,8 +200,8 @@ impl World {
         let mut most = 0;
         let view = in_time(async {
             loop {
-                most = most.max(on_disk(self.folder.path()));
-                let view = self.renter.job(job).await.unwrap();
+                most = most.max(on_disk(self.market.folder.path()));
+                let view = self.market.renter.job(job).await.unwrap();
                 if wished(&view) {
                     return view;
                 }
@@ -256,21 +209,21 @@ impl World {
             }
         })
         .await;
-        (view, most.max(on_disk(self.folder.path())))
+        (view, most.max(on_disk(self.market.folder.path())))
     }
 
     /// The program a renter has.
     fn fizz(&self, args: &[&str]) -> Output {
-        let home = self.folder.path().join("renter");
+        let home = self.market.folder.path().join("renter");
         std::fs::create_dir_all(&home).unwrap();
         Command::new(env!("CARGO_BIN_EXE_fizz"))
             .args(args)
             .current_dir(&home)
             .env_clear()
             .env("HOME", &home)
-            .env("FIZZ_COORDINATOR", self.running.url().as_str().trim_end_matches('/'))
-            .env("FIZZ_CA_FILE", self.folder.path().join("coordinator/ca.pem"))
-            .env("FIZZ_API_KEY", &self.key)
+            .env("FIZZ_COORDINATOR", self.market.url())
+            .env("FIZZ_CA_FILE", self.market.folder.path().join("coordinator/ca.pem"))
+            .env("FIZZ_API_KEY", self.market.account.api_key.expose())
             .output()
             .unwrap()
     }
@@ -310,7 +263,7 @@ fn bytes_of_raw_copy(image: &str, line: &str) -> usize {
 async fn an_output_that_is_larger_than_it_looks_is_cut_and_fills_neither_node_nor_coordinator() {
     let world = World::new().await;
     let mut table = Table::default();
-    let before = on_disk(world.folder.path());
+    let before = on_disk(world.market.folder.path());
     for (name, line) in [
         ("output of holes below the disk", "busybox truncate -s 60M /output/bomb"),
         ("output of holes, 12 GB", "for n in $(seq 200); do busybox truncate -s 60M /output/bomb$n; done"),
@@ -420,13 +373,14 @@ async fn image_names(world: &World, table: &mut Table) {
 async fn copied_names(world: &World, table: &mut Table) {
     let line = "mkdir -p /work/mine; ln -s /etc /work/link; echo ready; sleep 50";
     let job = world.submit(&world.spec(line)).await.unwrap();
-    let (view, _) = world.until(job, |view| view.log_bytes > 0 || view.state.is_final()).await;
+    let (view, _) =
+        world.until(job, |view| view.state.is_final() || view.state == JobState::Running && view.log_bytes > 0).await;
     assert_eq!(view.state, JobState::Running, "{}", view.why);
     let lease = format!("label=io.fizz.lease={}", view.lease.unwrap().lease_id);
     let container = docker(&["ps", "-q", "--filter", &lease]);
     let raw =
         docker(&["run", "-d", "--network", "none", &world.image.name, "sh", "-c", &format!("mkdir /work; {line}")]);
-    let here = world.folder.path().join("evil");
+    let here = world.market.folder.path().join("evil");
     std::fs::write(&here, "x").unwrap();
     let here = here.display().to_string();
     let fine = world.fizz(&["cp", &here, &format!("{job}:/work/mine")]);
@@ -461,7 +415,7 @@ async fn copied_names(world: &World, table: &mut Table) {
 async fn copy_tar(world: &World, job: JobId, tar: &[u8]) -> bool {
     use fizz::wire::reach::{NewReach, ReachFrame, ReachWish};
     let what = ReachWish::CopyIn { path: "/work".to_owned() };
-    let (input, mut session) = world.renter.reach(job, &NewReach { service: None, what }).await.unwrap();
+    let (input, mut session) = world.market.renter.reach(job, &NewReach { service: None, what }).await.unwrap();
     input.send(&ReachFrame::Input(tar.to_vec().into())).await;
     input.send(&ReachFrame::InputEnd).await;
     let ended = in_time(session.next()).await.unwrap();

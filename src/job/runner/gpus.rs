@@ -83,7 +83,7 @@ fn verdict(gpu: &GpuBinding, machine_has_it: bool, index: usize) -> Input {
     };
     if machine_has_it {
         let detail = format!("the container no longer reaches its GPU {name}, which its node still has");
-        Input::of(index, Heard::Unhealthy { detail })
+        Input::Heard { index, heard: Heard::Unhealthy { detail } }
     } else {
         Input::GiveUp { why: FailureKind::GpuLost, detail: format!("the node has lost the GPU {name}") }
     }
@@ -146,8 +146,8 @@ mod tests {
         assert!(matches!(verdict(&gpu, false, 0), Input::GiveUp { why: FailureKind::GpuLost, .. }));
         for (index, own) in [(0, true), (2, false)] {
             let told = verdict(&gpu, true, index);
-            let companions = matches!(&told, Input::Companion { index: 2, heard: Heard::Unhealthy { .. } });
-            assert_eq!((matches!(told, Input::Unhealthy { .. }), companions), (own, !own));
+            let of = |index| matches!(&told, Input::Heard { index: i, heard: Heard::Unhealthy { .. } } if *i == index);
+            assert_eq!((of(0), of(2)), (own, !own));
         }
     }
 
