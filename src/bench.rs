@@ -11,6 +11,8 @@
 pub mod child;
 #[cfg(feature = "gpu")]
 mod gpu;
+#[cfg(feature = "gpu")]
+mod health;
 mod host;
 pub mod plot;
 pub mod score;
@@ -40,6 +42,10 @@ pub const QUICK_TIME_LIMIT: Duration = Duration::from_secs(90);
 /// Deadline for [`run_child`] without `quick`.
 pub const FULL_TIME_LIMIT: Duration = Duration::from_secs(240);
 
+/// Longest `sustain`, and how many adapters of one machine the deadline leaves time for.
+pub const SUSTAIN_MAX: Duration = Duration::from_secs(600);
+const SUSTAINED_ADAPTERS: u32 = 8;
+
 /// How to measure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct BenchOptions {
@@ -47,6 +53,8 @@ pub struct BenchOptions {
     pub quick: bool,
     /// Only list the adapters, measure nothing: the report then has no results, and score 0.
     pub list_only: bool,
+    /// Also run every adapter for so long, to see whether it stays as fast.
+    pub sustain: Option<Duration>,
 }
 
 /// How far a run is; one JSON line on the child's standard error.
@@ -216,7 +224,7 @@ mod tests {
 
     #[test]
     fn the_document_survives_the_way_through_json() {
-        let options = BenchOptions { quick: true, list_only: true };
+        let options = BenchOptions { quick: true, list_only: true, sustain: None };
         let output = run_here(options, &Clock::manual(jiff::Timestamp::UNIX_EPOCH), |_| {});
         let again: BenchOutput = serde_json::from_str(&serde_json::to_string_pretty(&output).unwrap()).unwrap();
         assert_eq!(output, again);
@@ -225,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_report_is_current_only_for_its_own_fingerprint_and_method_and_without_problems() {
-        let options = BenchOptions { quick: true, list_only: true };
+        let options = BenchOptions { quick: true, list_only: true, sustain: None };
         let found = run_here(options, &Clock::manual(jiff::Timestamp::UNIX_EPOCH), |_| {}).report;
         let report = BenchmarkReport { problems: Vec::new(), ..found };
         assert!(is_current(&report, &report.fingerprint));

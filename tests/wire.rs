@@ -316,6 +316,11 @@ fn node_messages_are_written_as_agreed() {
         score: 812,
         verified: true,
         more: GpuFigures { fp16_flops: Some(1.6e13), int8_dot_ops: Some(3.2e13), ..GpuFigures::default() },
+        health: Some(GpuHealth {
+            temperature_celsius: Some(83.0),
+            held_back_by: vec!["its temperature".into()],
+            ..GpuHealth::default()
+        }),
     };
     check(
         "benchmark_report",

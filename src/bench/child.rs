@@ -113,7 +113,7 @@ pub async fn run_child(
     time_limit: Duration,
     progress: impl FnMut(BenchProgress),
 ) -> Result<BenchOutput, BenchError> {
-    run(exe, BenchOptions { quick, list_only: false }, time_limit, progress).await
+    run(exe, BenchOptions { quick, list_only: false, sustain: None }, time_limit, progress).await
 }
 
 /// Lists the graphics adapters in a child of `exe` (`fizz bench --json --child --list`), without measuring.
@@ -121,7 +121,9 @@ pub async fn run_child(
 /// # Errors
 /// As [`run_child`].
 pub async fn list_child(exe: &Path, time_limit: Duration) -> Result<Vec<Gpu>, BenchError> {
-    run(exe, BenchOptions { quick: true, list_only: true }, time_limit, |_| {}).await.map(|output| output.gpus)
+    run(exe, BenchOptions { quick: true, list_only: true, sustain: None }, time_limit, |_| {})
+        .await
+        .map(|output| output.gpus)
 }
 
 /// A child with these options and the deadline that suits them.
@@ -138,7 +140,9 @@ pub async fn run_options(
         BenchOptions { quick: true, .. } => super::QUICK_TIME_LIMIT,
         BenchOptions { quick: false, .. } => super::FULL_TIME_LIMIT,
     };
-    run(exe, options, time_limit, progress).await
+    // Half as long again: a slow step may end a second late, every second.
+    let sustained = options.sustain.map_or(Duration::ZERO, |time| time * super::SUSTAINED_ADAPTERS * 3 / 2);
+    run(exe, options, time_limit + sustained, progress).await
 }
 
 /// Ends this process when its standard input closes, which is when the parent is gone. The child calls it first.
@@ -186,6 +190,9 @@ fn start(exe: &Path, options: BenchOptions) -> Result<Child, BenchError> {
     let mut command = Command::new(exe);
     command.args(["bench", "--json", "--child"]);
     command.args(options.quick.then_some("--quick")).args(options.list_only.then_some("--list"));
+    if let Some(time) = options.sustain {
+        command.arg("--sustain").arg(format!("{}s", time.as_secs()));
+    }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     // A driver has no business with our configuration and keys.
     for (name, _) in std::env::vars_os() {

@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-use super::{BenchOptions, BenchProgress, Measured, score};
+use super::{BenchOptions, BenchProgress, Measured, health, score};
 use crate::clock::Clock;
 use crate::hardware::gpu::{self, Adapter};
-use crate::wire::bench::{GpuFigures, GpuResult};
+use crate::wire::bench::{GpuFigures, GpuHealth, GpuResult};
 use crate::wire::node::{Gpu, GpuKind};
 use device::Device;
 
@@ -61,12 +61,13 @@ impl Budget {
 }
 
 /// The figures of an adapter, filled step by step.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 struct Figures {
     fp32_flops: f64,
     memory_bytes_per_second: f64,
     matmul_flops: f64,
     more: GpuFigures,
+    health: Option<GpuHealth>,
 }
 
 /// One thing that is measured.
@@ -182,6 +183,11 @@ fn steps(quick: bool) -> impl Iterator<Item = &'static Step> {
     STEPS_OF_SCORE.iter().chain(STEPS_BESIDES.iter().take(if quick { 0 } else { usize::MAX }))
 }
 
+/// How many steps a run has for each adapter.
+fn steps_each(options: BenchOptions) -> u32 {
+    u32::try_from(steps(options.quick).count()).unwrap_or(u32::MAX).saturating_add(u32::from(options.sustain.is_some()))
+}
+
 /// Every adapter can do what the score is made of.
 fn needed(figure: Option<f64>) -> Result<f64, KernelError> {
     figure.ok_or_else(|| KernelError::Refused("a kernel that needs nothing".to_owned()))
@@ -201,7 +207,7 @@ pub(super) fn measure_all(
     if options.list_only {
         return Measured { gpus: adapters.into_iter().map(|adapter| adapter.gpu).collect(), results: Vec::new() };
     }
-    let steps_each = u32::try_from(steps(options.quick).count()).unwrap_or(u32::MAX);
+    let steps_each = steps_each(options);
     let steps_total = u32::try_from(adapters.len()).unwrap_or(u32::MAX).saturating_mul(steps_each);
     let mut steps_done = 0;
     let mut measured = Measured::default();
@@ -242,6 +248,14 @@ fn figures(
             Err(error) => return Err(error),
         }
     }
+    if let Some(time) = options.sustain {
+        say(steps_each(options).saturating_sub(1), "fp32 FMA for long");
+        let (first, last) = chains::sustain(&device, time, &chains::FP32)?;
+        figures.more.sustained_first_flops = Some(first);
+        figures.more.sustained_last_flops = Some(last);
+    }
+    // While it is still warm.
+    figures.health = adapter.gpu.pci_address.as_deref().and_then(health::read);
     Ok(figures)
 }
 
@@ -267,6 +281,7 @@ fn record(gpu: Gpu, figures: Result<Figures, KernelError>, measured: &mut Measur
         matmul_flops: figures.matmul_flops,
         verified,
         more: figures.more,
+        health: figures.health,
     };
     match figures {
         Ok(figures) => {

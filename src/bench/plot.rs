@@ -191,6 +191,7 @@ mod tests {
             score: 5,
             verified: true,
             more: GpuFigures { fp16_flops: Some(5.0e9), int8_dot_ops: Some(3.0e10), ..GpuFigures::default() },
+            health: None,
         }
     }
 

@@ -69,6 +69,7 @@ mod tests {
             score,
             verified,
             more: Default::default(),
+            health: None,
         }
     }
 

@@ -4,12 +4,14 @@
 //! the table. The agent starts the same child.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::errors::{CliError, Exit};
 use super::output::{self, Align};
+use super::values::parse_seconds;
 use crate::bench::{self, BenchError, BenchOptions, BenchOutput, BenchProgress};
 use crate::clock::Clock;
 
@@ -25,6 +27,9 @@ pub struct BenchArgs {
     /// Only list the graphics adapters
     #[arg(long)]
     pub list: bool,
+    /// Also run every adapter for so long (60s), to see whether it stays as fast when it is hot
+    #[arg(long, value_name = "TIME", value_parser = sustain_time, conflicts_with = "list")]
+    pub sustain: Option<Duration>,
     /// Also draw the results into this file, as SVG
     #[arg(long, value_name = "FILE", conflicts_with_all = ["list", "child"])]
     pub plot: Option<PathBuf>,
@@ -51,6 +56,17 @@ pub fn run(args: &BenchArgs) -> Result<u8, CliError> {
     print(args, &output).map(|()| 0)
 }
 
+/// A time between 4 s, below which nothing grows hot, and what a child may take.
+fn sustain_time(text: &str) -> Result<Duration, String> {
+    let time = Duration::from_secs(parse_seconds(text)?);
+    let longest = bench::SUSTAIN_MAX;
+    if (Duration::from_secs(4)..=longest).contains(&time) {
+        Ok(time)
+    } else {
+        Err(format!("a long run takes from 4s to {}s", longest.as_secs()))
+    }
+}
+
 fn draw(file: &Path, output: &BenchOutput) -> Result<(), CliError> {
     let written = std::fs::write(file, bench::plot::svg(&output.report));
     written.map_err(|error| {
@@ -61,7 +77,7 @@ fn draw(file: &Path, output: &BenchOutput) -> Result<(), CliError> {
 
 fn run_as_child(args: &BenchArgs) -> Result<u8, CliError> {
     bench::child::watch_parent();
-    let options = BenchOptions { quick: args.quick, list_only: args.list };
+    let options = BenchOptions { quick: args.quick, list_only: args.list, sustain: args.sustain };
     let output = bench::run_here(options, &Clock::system(), |step| {
         // A step is three plain fields; it always has a JSON form.
         output::aside(serde_json::to_string(&step).unwrap_or_default());
@@ -73,7 +89,7 @@ async fn in_child(args: &BenchArgs) -> Result<BenchOutput, CliError> {
     let exe = std::env::current_exe()
         .map_err(|error| CliError::new(Exit::Error, "fizz cannot find its own program file").because(error))?;
     let bar = bar();
-    let options = BenchOptions { quick: args.quick, list_only: args.list };
+    let options = BenchOptions { quick: args.quick, list_only: args.list, sustain: args.sustain };
     let output = bench::run_options(&exe, options, |step| show(&bar, step)).await;
     bar.finish_and_clear();
     output.map_err(failed)
@@ -143,7 +159,11 @@ fn print_results(output: &BenchOutput) -> Result<(), CliError> {
         output::line(output::table(output::columns(), &heads, &rows))?;
     }
     for gpu in &output.report.gpus {
-        print_figures(&gpu.name, gpu.more.figures())?;
+        let health = gpu.health.clone().unwrap_or_default();
+        print_figures(&gpu.name, gpu.more.figures().chain(health.figures()))?;
+        if !health.held_back_by.is_empty() {
+            output::line(format!("Held back by {}", health.held_back_by.join(", ")))?;
+        }
     }
     let host = &output.report.host;
     if let (Some(threads), Some(vectors)) = (host.cpu_threads, &host.cpu_vectors) {
@@ -163,7 +183,7 @@ fn print_figures(head: &str, figures: impl Iterator<Item = (&'static str, f64)>)
 }
 
 /// How figures of the report are called and counted for people.
-const LABELS: [(&str, &str, f64, &str); 22] = [
+const LABELS: [(&str, &str, f64, &str); 27] = [
     ("fp16_flops", "fp16 FMA", 1e12, "TFLOP/s"),
     ("int32_ops", "int32 multiply-add", 1e12, "TOP/s"),
     ("int8_dot_ops", "int8 dot product", 1e12, "TOP/s"),
@@ -174,6 +194,11 @@ const LABELS: [(&str, &str, f64, &str); 22] = [
     ("launch_nanos", "launch latency", 1e3, "µs"),
     ("upload_bytes_per_second", "upload", 1e9, "GB/s"),
     ("download_bytes_per_second", "download", 1e9, "GB/s"),
+    ("sustained_first_flops", "fp32 FMA, long run, first", 1e12, "TFLOP/s"),
+    ("sustained_last_flops", "fp32 FMA, long run, last", 1e12, "TFLOP/s"),
+    ("temperature_celsius", "temperature", 1.0, "°C"),
+    ("power_watts", "power", 1.0, "W"),
+    ("clock_hertz", "clock", 1e6, "MHz"),
     ("memory_bytes_found", "memory found", 1e9, "GB"),
     ("cpu_int32_ops", "int32 multiply-add", 1e9, "GOP/s"),
     ("cpu_int32_ops_one_thread", "int32, one thread", 1e9, "GOP/s"),
@@ -199,6 +224,15 @@ fn figure_row(name: &str, figure: f64) -> Vec<String> {
 mod tests {
     use super::*;
     use crate::wire::bench::GpuFigures;
+
+    #[test]
+    fn a_long_run_is_neither_too_short_nor_too_long() {
+        assert_eq!(sustain_time("60s").unwrap(), Duration::from_secs(60));
+        assert_eq!(sustain_time("10m").unwrap(), Duration::from_secs(600));
+        for bad in ["3s", "11m", "long", ""] {
+            assert!(sustain_time(bad).is_err(), "{bad}");
+        }
+    }
 
     #[test]
     fn every_figure_has_a_label_and_a_unit() {

@@ -51,6 +51,9 @@ pub struct GpuResult {
     /// What a full run finds besides; a quick one leaves it empty.
     #[serde(default, skip_serializing_if = "GpuFigures::is_empty")]
     pub more: GpuFigures,
+    /// How it fared at the end of the run, where its driver tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub health: Option<GpuHealth>,
 }
 
 impl GpuResult {
@@ -61,7 +64,36 @@ impl GpuResult {
             ("memory_bytes_per_second", self.memory_bytes_per_second),
             ("matmul_flops", self.matmul_flops),
         ];
-        score.into_iter().chain(self.more.figures())
+        score.into_iter().chain(self.more.figures()).chain(self.health.iter().flat_map(GpuHealth::figures))
+    }
+}
+
+/// How an adapter fares, as its sensors and its driver say. What they do not tell is absent.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct GpuHealth {
+    /// Degrees Celsius.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub temperature_celsius: Option<f64>,
+    /// Watts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub power_watts: Option<f64>,
+    /// Of its arithmetic, hertz.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_hertz: Option<f64>,
+    /// What keeps it from its full clock, for people.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held_back_by: Vec<String>,
+}
+
+impl GpuHealth {
+    /// Those figures that are there, with their names.
+    pub fn figures(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        let all = [
+            ("temperature_celsius", self.temperature_celsius),
+            ("power_watts", self.power_watts),
+            ("clock_hertz", self.clock_hertz),
+        ];
+        all.into_iter().filter_map(|(name, figure)| Some((name, figure?)))
     }
 }
 
@@ -98,6 +130,12 @@ pub struct GpuFigures {
     /// From the adapter's memory to the machine's, bytes per second.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub download_bytes_per_second: Option<f64>,
+    /// fp32 fused multiply-add throughput at the start of a long run (`--sustain`), floating-point operations per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sustained_first_flops: Option<f64>,
+    /// The same at its end; less than at the start where the card grew too hot or drew too much.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sustained_last_flops: Option<f64>,
     /// Memory of the adapter's own, found by filling it, bytes; absent for one that shares the machine's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory_bytes_found: Option<u64>,
@@ -125,6 +163,8 @@ impl GpuFigures {
             ("launch_nanos", self.launch_nanos),
             ("upload_bytes_per_second", self.upload_bytes_per_second),
             ("download_bytes_per_second", self.download_bytes_per_second),
+            ("sustained_first_flops", self.sustained_first_flops),
+            ("sustained_last_flops", self.sustained_last_flops),
             ("memory_bytes_found", memory_bytes_found),
         ];
         all.into_iter().filter_map(|(name, figure)| Some((name, figure?)))

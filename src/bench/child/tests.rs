@@ -74,6 +74,20 @@ async fn the_child_is_asked_for_a_quick_run_as_json() {
 }
 
 #[tokio::test]
+async fn a_long_run_is_asked_for_in_seconds() {
+    let script = Script::new(r#"echo "$@" >&2; exit 3"#);
+    let options = BenchOptions { quick: false, list_only: false, sustain: Some(Duration::from_secs(90)) };
+    let error = loop {
+        match run_options(&script.0.path().join("fizz"), options, |_| {}).await {
+            // Another test forked between our open and close of the script; it lets go when it executes.
+            Err(BenchError::Start { source, .. }) if source.raw_os_error() == Some(26) => {}
+            result => break result.unwrap_err().to_string(),
+        }
+    };
+    assert!(error.contains("bench --json --child --sustain 90s"), "{error}");
+}
+
+#[tokio::test]
 async fn a_child_that_hangs_is_killed_at_its_deadline_with_all_it_started() {
     let folder = tempfile::tempdir().unwrap();
     let fifo = folder.path().join("alive");

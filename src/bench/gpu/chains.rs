@@ -11,6 +11,8 @@ use crate::wire::node::GpuKind;
 
 /// Rounds of the check: 128 links.
 const ROUNDS_CHECKED: u32 = 2;
+/// How long a long run is measured before its next figure.
+const SUSTAIN_STEP: Duration = Duration::from_secs(1);
 /// Ends that are looked at after the measurement.
 const ENDS_LOOKED_AT: u64 = 1 << 16;
 
@@ -103,31 +105,35 @@ pub(super) fn measure(device: &Device, budget: Budget, chains: &Chains) -> Resul
 }
 
 fn measure_best(device: &Device, budget: Budget, chains: &Chains) -> Result<f64, KernelError> {
-    let invocations = invocations(device.kind);
-    let chains_max = chains.variants.iter().map(|(_, chains)| *chains).max().unwrap_or(1);
-    let bench = Bench {
-        chains,
-        device,
-        invocations,
-        parameters: device.parameters([0; 4])?,
-        seeds: device.storage(SEEDS as u64 * 8)?,
-        results: device.storage(invocations * chains_max * 4)?,
-    };
-    let shader = device.shader(chains.source)?;
-    let mut best: Option<(f64, Kernel, u64)> = None;
-    for (entry_point, per_invocation) in chains.variants {
-        let buffers = [(0, &bench.parameters), (1, &bench.seeds), (2, &bench.results)];
-        let kernel = device.kernel(&shader, entry_point, &buffers)?;
-        bench.check(&kernel, entry_point)?;
-        let rate = bench.rate(&kernel, *per_invocation, budget.variant)?;
-        if best.as_ref().is_none_or(|(most, ..)| rate > *most) {
-            best = Some((rate, kernel, *per_invocation));
-        }
-    }
-    let (probed, kernel, per_invocation) = best.ok_or(KernelError::NoTime { kernel: chains.name })?;
+    let bench = Bench::new(device, chains)?;
+    let (probed, kernel, per_invocation) = bench.best_variant(budget.variant)?;
     let rate = bench.rate(&kernel, per_invocation, budget.kernel)?;
     bench.look(per_invocation)?;
     Ok(rate.max(probed))
+}
+
+/// Operations per second in a long run, as [`ends`] has them: a card that grows too hot, or draws too much, is slower at the end.
+pub(super) fn sustain(device: &Device, time: Duration, chains: &Chains) -> Result<(f64, f64), KernelError> {
+    let bench = Bench::new(device, chains)?;
+    let (_, kernel, per_invocation) = bench.best_variant(SUSTAIN_STEP / 20)?;
+    let mut rates = Vec::new();
+    let mut spent = Duration::ZERO;
+    while spent < time || rates.len() < 4 {
+        rates.push(bench.rate(&kernel, per_invocation, SUSTAIN_STEP)?);
+        // Even a clock that stands still ends the loop.
+        spent += SUSTAIN_STEP;
+    }
+    bench.look(per_invocation)?;
+    Ok(ends(&rates))
+}
+
+/// The best of the first quarter, and the median of the last.
+fn ends(rates: &[f64]) -> (f64, f64) {
+    let quarter = rates.len().div_ceil(4);
+    let first = rates.iter().take(quarter).copied().fold(0.0, f64::max);
+    let mut last: Vec<f64> = rates.iter().rev().take(quarter).copied().collect();
+    last.sort_by(f64::total_cmp);
+    (first, last.get(last.len() / 2).copied().unwrap_or(0.0))
 }
 
 /// Enough to fill the largest cards several times over; a processor needs few.
@@ -139,7 +145,36 @@ const fn invocations(kind: GpuKind) -> u64 {
     }
 }
 
-impl Bench<'_> {
+impl<'a> Bench<'a> {
+    fn new(device: &'a Device, chains: &'a Chains) -> Result<Self, KernelError> {
+        let invocations = invocations(device.kind);
+        let chains_max = chains.variants.iter().map(|(_, chains)| *chains).max().unwrap_or(1);
+        Ok(Self {
+            chains,
+            device,
+            invocations,
+            parameters: device.parameters([0; 4])?,
+            seeds: device.storage(SEEDS as u64 * 8)?,
+            results: device.storage(invocations * chains_max * 4)?,
+        })
+    }
+
+    /// Checks every variant; the fastest, its rate, and its chains per invocation.
+    fn best_variant(&self, time: Duration) -> Result<(f64, Kernel, u64), KernelError> {
+        let shader = self.device.shader(self.chains.source)?;
+        let mut best: Option<(f64, Kernel, u64)> = None;
+        for (entry_point, per_invocation) in self.chains.variants {
+            let buffers = [(0, &self.parameters), (1, &self.seeds), (2, &self.results)];
+            let kernel = self.device.kernel(&shader, entry_point, &buffers)?;
+            self.check(&kernel, entry_point)?;
+            let rate = self.rate(&kernel, *per_invocation, time)?;
+            if best.as_ref().is_none_or(|(most, ..)| rate > *most) {
+                best = Some((rate, kernel, *per_invocation));
+            }
+        }
+        best.ok_or(KernelError::NoTime { kernel: self.chains.name })
+    }
+
     /// Compares short chains, every seed once, with the twin's.
     fn check(&self, kernel: &Kernel, entry_point: &str) -> Result<(), KernelError> {
         let seeds = (self.chains.seeds_checked)();
@@ -196,5 +231,21 @@ impl Bench<'_> {
     fn results(&self, count: u64) -> Result<Vec<u32>, KernelError> {
         let bytes = self.device.read(&self.results, 0, count * 4)?;
         Ok(bytemuck::pod_collect_to_vec(&bytes))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_card_that_slows_down_shows_it_between_its_first_and_its_last_seconds() {
+        let slowing: Vec<f64> = (0..60).map(|second| if second < 20 { 100.0 } else { 80.0 }).collect();
+        assert_eq!(ends(&slowing), (100.0, 80.0));
+        // One disturbed second is no throttling.
+        let mut steady = vec![100.0; 60];
+        steady[59] = 10.0;
+        assert_eq!(ends(&steady), (100.0, 100.0));
+        assert_eq!(ends(&[]), (0.0, 0.0));
     }
 }

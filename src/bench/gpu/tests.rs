@@ -231,12 +231,13 @@ fn a_shader_that_does_not_compile_is_an_error_and_the_adapter_goes_on() {
 #[ignore = "needs a Vulkan adapter"]
 fn software_adapters_are_measured_and_labelled() {
     let (mut problems, mut steps) = (Vec::new(), Vec::new());
-    let options = BenchOptions { quick: true, list_only: false };
+    let options = BenchOptions { quick: true, list_only: false, sustain: Some(Duration::from_secs(4)) };
     let measured = measure_all(options, &Clock::system(), &mut |step| steps.push(step), &mut problems);
     assert_eq!(problems, Vec::<String>::new());
     assert_eq!(measured.results.len(), measured.gpus.len());
     for (result, gpu) in measured.results.iter().zip(&measured.gpus) {
         assert!(result.verified && result.score >= 1);
+        assert!(result.more.sustained_first_flops.unwrap() > 1e6 && result.more.sustained_last_flops.unwrap() > 1e6);
         assert_eq!(result.kind, gpu.kind);
         if gpu.name.contains("llvmpipe") {
             assert_eq!(gpu.kind, GpuKind::Software);

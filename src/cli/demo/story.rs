@@ -128,6 +128,7 @@ mod tests {
             score: 4,
             verified: true,
             more: Default::default(),
+            health: None,
         };
         let mut job = view(JobState::Done, Some(LeaseEnd::Exited { code: 0 }));
         job.cost = Amount::from_micros(1_200);

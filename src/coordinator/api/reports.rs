@@ -99,6 +99,15 @@ fn check_benchmarks(report: &BenchmarkReport) -> Result<(), String> {
     }
     for gpu in &report.gpus {
         check_text(&gpu.name)?;
+        let held_back_by = gpu.health.as_ref().map(|health| health.held_back_by.as_slice()).unwrap_or_default();
+        if held_back_by.len() > GPUS_MAX {
+            return Err(format!(
+                "{} reasons are given that hold {} back; the most is {GPUS_MAX}",
+                held_back_by.len(),
+                gpu.name
+            ));
+        }
+        held_back_by.iter().try_for_each(|reason| check_text(reason))?;
         if let Some((what, _)) = gpu.figures().find(|(_, figure)| !figure.is_finite() || *figure < 0.0) {
             return Err(format!("{what} of {} is negative or no number", gpu.name));
         }
