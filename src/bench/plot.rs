@@ -62,8 +62,8 @@ pub fn svg(report: &BenchmarkReport) -> String {
         fp32.push(ours(gpu.fp32_flops));
         let mut memory: Vec<Bar> = cards.iter().map(|card| theirs(card, card.memory_bytes_per_second)).collect();
         memory.push(ours(gpu.memory_bytes_per_second));
-        bars(&mut canvas, top + 20.0, "fp32, FLOP/s", fp32);
-        bars(&mut canvas, top + 190.0, "memory, byte/s", memory);
+        bars(&mut canvas, top + 20.0, "fp32, FLOP/s (logarithmic)", fp32);
+        bars(&mut canvas, top + 190.0, "memory, byte/s (logarithmic)", memory);
         top += PANEL;
     }
     canvas.end()
