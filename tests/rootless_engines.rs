@@ -23,7 +23,7 @@ use fizz::runtime::docker::DockerRuntime;
 use fizz::wire::account::{AccountCreated, JoinTokenCreated, NewAccount, NewJoinToken};
 use fizz::wire::job::{JobSpec, JobState, JobView};
 use fizz::wire::lease::LeaseEnd;
-use fizz::wire::{Amount, JobId};
+use fizz::wire::{Amount, JobId, LeaseId};
 
 /// A coordinator with a renter, and an ordinary user whose agent may join.
 struct World {
@@ -97,7 +97,7 @@ impl World {
 
     async fn submit(&self, spec: serde_json::Value) -> JobId {
         let spec: JobSpec = serde_json::from_value(spec).unwrap();
-        let key = format!("{:?}", std::time::Instant::now());
+        let key = LeaseId::generate(Clock::system().now()).to_string();
         self.renter.submit(&spec, &key).await.unwrap().job_id
     }
 
@@ -153,10 +153,11 @@ impl Engine {
         let log = std::fs::File::create(user.home().join("engine.log")).unwrap();
         let child = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
         let engine = Self { child, socket: user.runtime_dir().join("engine.sock") };
-        let begin = std::time::Instant::now();
+        let clock = Clock::system();
+        let begin = clock.steady();
         while !engine.docker(&["version"]).status.success() {
             let log = std::fs::read_to_string(user.home().join("engine.log")).unwrap_or_default();
-            assert!(begin.elapsed() < Duration::from_secs(60), "the engine did not come up: {log}");
+            assert!(clock.steady().since(begin) < Duration::from_secs(60), "the engine did not come up: {log}");
         }
         engine
     }
@@ -255,14 +256,18 @@ async fn limits_that_do_not_hold_are_noticed(world: &World, engine: &Engine) {
 
     let job_id = world.submit(world.job("busybox:1", "echo never")).await;
     let _agent = world.agent(&engine.address());
-    let begin = std::time::Instant::now();
+    let clock = Clock::system();
+    let begin = clock.steady();
     let seen = loop {
         let seen = words(&world.fizz(&engine.address(), &["status"]).output().unwrap());
         if seen.contains("do not take effect") {
             break seen;
         }
         let log = std::fs::read_to_string(world.user.home().join("agent.log")).unwrap_or_default();
-        assert!(begin.elapsed() < Duration::from_secs(60), "it does not say why it does nothing: {seen}; {log}");
+        assert!(
+            clock.steady().since(begin) < Duration::from_secs(60),
+            "it does not say why it does nothing: {seen}; {log}"
+        );
     };
     assert!(seen.contains("cgroup v2"), "{seen}");
     let job = world.renter.job(job_id).await.unwrap();
