@@ -3,6 +3,8 @@
 //! `cargo bench --bench verify`. The product is not computed: the checker itself says what a right answer would be. No rows are
 //! opened; each would add its own sums, n steps.
 
+#![allow(clippy::print_stdout, reason = "a benchmark prints its figures")]
+
 use fizz::clock::Clock;
 use fizz::proof::Size;
 use fizz::proof::freivalds::{Question, Reply, Wrong, check};
@@ -20,8 +22,8 @@ fn main() {
     for n in [256, 1024, 4096, 8192, 16_384, 32_768] {
         let Ok(size) = Size::try_from(n) else { continue };
         let millis = best_of(&clock, size);
-        let opened = OPENED * (size.len() * 4 + merkle::path_len(size) * 32);
-        println!("{n:>6}  {millis:>9.2}  {:>12}", size.len() * 8 + opened);
+        let opened = OPENED * (size.rows() * 4 + merkle::path_len(size) * 32);
+        println!("{n:>6}  {millis:>9.2}  {:>12}", size.rows() * 8 + opened);
     }
 }
 

@@ -17,6 +17,7 @@ pub mod identity;
 pub mod journal;
 pub mod machine;
 mod private;
+mod prove;
 mod reach;
 pub mod signals;
 mod sync;
@@ -63,6 +64,8 @@ pub struct AgentOptions {
     pub engine: EngineSource,
     /// Where the benchmark report comes from.
     pub benchmark: BenchmarkSource,
+    /// The fizz binary, to compute challenges with; without it this node proves nothing.
+    pub prover: Option<PathBuf>,
     /// How long a drain waits for running jobs before it hands them back.
     pub drain_deadline: Duration,
     /// How often desired and actual state are compared without anything having happened; at least 60 s but in tests.

@@ -8,6 +8,7 @@
 //! - Software adapters are measured and labelled; they never count as GPUs.
 //! - Nothing to measure is no error: the report is then valid, has score 0 and says why in `problems`.
 
+pub mod challenge;
 pub mod child;
 #[cfg(feature = "gpu")]
 mod gpu;

@@ -72,6 +72,8 @@ pub enum Command {
     Firewall(owner::firewall::FirewallCommand),
     /// Measure this machine
     Bench(bench::BenchArgs),
+    /// Have the coordinator look at this machine's hardware again
+    Prove(owner::ProveArgs),
     /// Finish what runs, take nothing new, then stop
     Drain(owner::DrainArgs),
     /// Run a container on somebody's machine
@@ -127,6 +129,8 @@ fn dispatch(cli: Cli) -> Result<u8, CliError> {
         Command::Doctor(args) => block_on(owner::doctor::run(args)),
         Command::Firewall(command) => block_on(owner::firewall::run(command)),
         Command::Bench(args) => bench::run(&args),
+        Command::Prove(owner::ProveArgs { child: true, .. }) => owner::prove::run_as_child(),
+        Command::Prove(args) => block_on(owner::prove::run(args)),
         Command::Drain(args) => block_on(owner::drain::run(args)),
         Command::Run(args) => block_on(run::run(*args)),
         Command::Exec(args) => block_on(exec::run(args)),

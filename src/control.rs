@@ -1,6 +1,6 @@
 //! What the owner sees and asks for: one snapshot of the agent, over a socket that only this user (and root) may use.
 //!
-//! Protocol: one JSON line as request, JSON lines as answer. `snapshot`, `drain` and `earnings` answer once, `watch` answers
+//! Protocol: one JSON line as request, JSON lines as answer. `snapshot`, `drain`, `earnings` and `prove` answer once, `watch` answers
 //! each time something changes.
 //!
 //! Invariants
@@ -17,6 +17,7 @@ use crate::job::runner::LeaseSnapshot;
 use crate::wire::NodeId;
 use crate::wire::account::Earnings;
 use crate::wire::bench::GpuResult;
+use crate::wire::challenge::Proof;
 use crate::wire::node::{NodeState, Offer};
 
 #[cfg_attr(unix, path = "control/unix.rs")]
@@ -53,6 +54,9 @@ pub struct Snapshot {
     /// Adapters as measured.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub gpus: Vec<GpuResult>,
+    /// How far the coordinator believes this machine's hardware; absent until it says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
     /// What is lent; absent until the inventory is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offer: Option<Offer>,
@@ -107,6 +111,8 @@ pub enum Request {
     Drain,
     /// Fresh earnings from the coordinator: [`Answer::Earnings`].
     Earnings,
+    /// A challenge soon, please: [`Answer::Asked`].
+    Prove,
 }
 
 /// What the agent answers.
@@ -118,6 +124,8 @@ pub enum Answer {
         /// It.
         snapshot: Box<Snapshot>,
     },
+    /// The coordinator was asked.
+    Asked,
     /// The drain has begun; `watch` shows how it goes.
     Draining,
     /// What the node earned.
@@ -142,6 +150,8 @@ pub enum ControlCommand {
     Drain,
     /// Ask the coordinator what the node earned.
     Earnings(oneshot::Sender<EarningsReply>),
+    /// Ask the coordinator for a challenge.
+    Prove(oneshot::Sender<Result<(), String>>),
 }
 
 /// Answer of the driver to [`ControlCommand::Earnings`].
@@ -217,6 +227,7 @@ pub fn first_snapshot(name: &str, url: &str, now: Timestamp) -> Snapshot {
         coordinator: Link { url: url.to_owned(), state: LinkState::Connecting },
         score: None,
         gpus: Vec::new(),
+        proof: None,
         offer: None,
         leases: Vec::new(),
         earnings: None,

@@ -19,6 +19,7 @@ pub mod server;
 pub mod store;
 pub mod tls;
 pub mod validate;
+pub mod verify;
 pub mod wake;
 
 pub(crate) mod api;
@@ -37,6 +38,7 @@ pub(crate) mod user_code;
 use std::sync::Arc;
 
 use ed25519_dalek::SigningKey;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
@@ -50,6 +52,7 @@ use outputs::Outputs;
 use relay::Relay;
 pub use server::{CoordinatorError, Running, serve, start};
 use store::Store;
+use verify::rounds::Rounds;
 use wake::Wake;
 
 /// What every handler and background task shares.
@@ -72,6 +75,10 @@ pub struct AppState {
     pub(crate) metrics: Metrics,
     /// How much each caller may ask for.
     pub(crate) limits: RateLimits,
+    /// Challenges that run.
+    pub(crate) rounds: Rounds,
+    /// How many answers to challenges are checked at once.
+    pub(crate) examiners: Arc<Semaphore>,
     /// Sessions into running jobs.
     pub(crate) relay: Arc<Relay>,
     /// Wakes whoever waits for a change.

@@ -48,7 +48,7 @@ impl Size {
 
     /// As a length.
     #[must_use]
-    pub const fn len(self) -> usize {
+    pub const fn rows(self) -> usize {
         self.0 as usize
     }
 

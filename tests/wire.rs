@@ -109,6 +109,7 @@ fn spec() -> JobSpec {
             node_id: Some(id(1)),
             architecture: Some("amd64".into()),
             isolation: Some(Isolation::Gvisor),
+            proven: false,
         },
         limits: JobLimits {
             price_max: rate("0.25"),
@@ -199,11 +200,14 @@ fn lease_messages_are_written_as_agreed() {
         rate: rate("0.10"),
         spec: spec(),
     };
-    check("assignments", &Assignments { generation: Generation(7), leases: vec![assignment], sessions: Vec::new() });
+    check(
+        "assignments",
+        &Assignments { generation: Generation(7), leases: vec![assignment], sessions: Vec::new(), challenge: None },
+    );
     let pending = PendingReach { session_id: id(9), lease_id: id(3), service: None, what: wishes().remove(0) };
     check(
         "assignments_with_a_session",
-        &Assignments { generation: Generation(7), leases: Vec::new(), sessions: vec![pending] },
+        &Assignments { generation: Generation(7), leases: Vec::new(), sessions: vec![pending], challenge: None },
     );
     let changes = [
         LeaseChange::Pulling { per_mille: Some(500) },
@@ -291,7 +295,12 @@ fn node_messages_are_written_as_agreed() {
     );
     check(
         "heartbeat_ack",
-        &HeartbeatAck { server_time: at(0), assignment_generation: Generation(7), interval_millis: 30_000 },
+        &HeartbeatAck {
+            server_time: at(0),
+            assignment_generation: Generation(7),
+            interval_millis: 30_000,
+            proof: None,
+        },
     );
     check(
         "node_view",
@@ -304,6 +313,7 @@ fn node_messages_are_written_as_agreed() {
             score: Some(812),
             offer: Some(offer),
             leases: 0,
+            proof: None,
         },
     );
     let result = GpuResult {

@@ -31,6 +31,7 @@ use crate::wire::signed::{ReportKind, SignedReport};
 use crate::wire::{EnrollmentId, ErrorCode, Generation, NodeId, Secret, Sequence};
 
 mod port;
+mod prove;
 mod reach;
 
 /// Longest that an assignments poll is held by the coordinator, in seconds.
@@ -267,12 +268,13 @@ impl Client {
         Ok(ack)
     }
 
-    /// The desired state, as soon as it is newer than `after`; held for up to a minute.
+    /// The desired state, as soon as it is newer than `after`; held for up to a minute. `prove` says that this machine is idle
+    /// and may be challenged.
     ///
     /// # Errors
     /// [`ClientError`].
-    pub async fn assignments(&self, after: Generation) -> Result<Assignments, ClientError> {
-        let path = format!("/v1/node/assignments?after={after}&wait={POLL_WAIT_SECONDS}");
+    pub async fn assignments(&self, after: Generation, prove: bool) -> Result<Assignments, ClientError> {
+        let path = format!("/v1/node/assignments?after={after}&wait={POLL_WAIT_SECONDS}&prove={prove}");
         let timeout = Duration::from_secs(POLL_WAIT_SECONDS) + POLL_SLACK;
         self.authorized(|api| api.get(&path).timeout(timeout)).await
     }

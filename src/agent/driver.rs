@@ -18,7 +18,7 @@ use super::enroll::EnrollStep;
 use super::journal::{Journal, LeaseRecord};
 use super::machine::{Action, Event, Machine};
 use super::signals::Stop;
-use super::sync::{self, Report, Uploads};
+use super::sync::{self, Report, Told, Uploads};
 use super::{AgentOptions, Outcome, whole};
 use crate::bench::BenchOutput;
 use crate::clock::{Clock, Steady};
@@ -31,6 +31,7 @@ use crate::runtime::network::OwnedNetwork;
 use crate::runtime::vulnerable;
 use crate::runtime::{ContainerRuntime, OwnedContainer, RuntimeError};
 use crate::wire::account::Earnings;
+use crate::wire::challenge::Proof;
 use crate::wire::node::{Engine, NodeState};
 use crate::wire::{BootId, Generation, LeaseId, NodeId};
 
@@ -41,6 +42,7 @@ mod isolation;
 mod joining;
 mod leases;
 mod measure;
+mod prove;
 mod reach;
 mod room;
 mod taking;
@@ -95,6 +97,8 @@ pub(super) enum Input {
     HeartbeatRefused(Option<String>),
     /// Inventory and benchmarks were taken, or why the coordinator refuses them.
     Uploaded(Option<String>),
+    /// How far the coordinator believes this machine's hardware.
+    Proof(Proof),
     /// Earnings, and who asked.
     Earnings(Result<Box<Earnings>, String>, Option<oneshot::Sender<EarningsReply>>),
 }
@@ -141,6 +145,8 @@ struct Driver {
     farewell: Option<tokio::task::JoinHandle<()>>,
     newest: watch::Sender<Generation>,
     reports: watch::Sender<Report>,
+    /// Whether this machine may be challenged.
+    free: watch::Sender<bool>,
     uploads: watch::Sender<Uploads>,
     snapshots: watch::Sender<Snapshot>,
     notes: view::Notes,
@@ -231,6 +237,7 @@ impl Driver {
             farewell: None,
             newest: watch::channel(Generation(0)).0,
             reports: watch::channel(first).0,
+            free: watch::channel(false).0,
             uploads: watch::channel(Uploads::default()).0,
             snapshots: parts.snapshots,
             notes: view::Notes::default(),
@@ -257,8 +264,9 @@ impl Driver {
         let (reports, newest) = (self.reports.subscribe(), self.newest.clone());
         let beats = sync::heartbeats(client.clone(), self.boot_id, reports, newest, inbox.clone());
         self.farewell = Some(tokio::spawn(beats));
-        let sessions = self.serve_sessions(node_id);
-        self.tasks.spawn(sync::assignments(client.clone(), self.newest.subscribe(), inbox.clone(), sessions));
+        let (sessions, challenges) = (self.serve_sessions(node_id), self.serve_challenges());
+        let told = Told { sessions, challenges, free: self.free.subscribe() };
+        self.tasks.spawn(sync::assignments(client.clone(), self.newest.subscribe(), inbox.clone(), told));
         self.tasks.spawn(sync::uploads(client, self.uploads.subscribe(), inbox.clone()));
         self.tasks.spawn(engine::watch_engine(
             self.options.engine.clone(),
@@ -308,6 +316,7 @@ impl Driver {
                 self.ask_earnings(None);
             }
             Input::HeartbeatRefused(why) => self.notes.heartbeat_refused = why,
+            Input::Proof(proof) => self.notes.proof = Some(proof),
             Input::Uploaded(refused) => self.notes.upload_refused = refused,
             Input::Earnings(result, asker) => self.earnings(result, asker),
         }
@@ -415,6 +424,7 @@ impl Driver {
     async fn command(&mut self, command: ControlCommand) {
         match command {
             ControlCommand::Drain => self.drain(self.options.drain_deadline).await,
+            ControlCommand::Prove(asker) => self.ask_challenge(asker),
             ControlCommand::Earnings(asker) => self.ask_earnings(Some(asker)),
         }
     }

@@ -14,6 +14,7 @@ use super::client::{Client, ClientError};
 use super::driver::Input;
 use super::machine::Event;
 use crate::wire::bench::BenchmarkReport;
+use crate::wire::challenge::PendingChallenge;
 use crate::wire::lease::Assignments;
 use crate::wire::node::{Heartbeat, Inventory, LeaseReport, NodeState};
 use crate::wire::reach::PendingReach;
@@ -42,6 +43,15 @@ pub(super) struct Uploads {
     pub(super) benchmark: Option<BenchmarkReport>,
 }
 
+/// Where the answers to a poll go besides the driver.
+#[derive(Debug)]
+pub(super) struct Told {
+    pub(super) sessions: mpsc::Sender<Vec<PendingReach>>,
+    pub(super) challenges: mpsc::Sender<PendingChallenge>,
+    /// Whether this machine may be challenged.
+    pub(super) free: watch::Receiver<bool>,
+}
+
 /// Sends heartbeats until one has said [`NodeState::Stopped`] or nobody writes reports any more.
 pub(super) async fn heartbeats(
     client: Client,
@@ -53,6 +63,7 @@ pub(super) async fn heartbeats(
     let mut sequence = Sequence(0);
     let mut failures = 0;
     let mut refused = None;
+    let mut believed = None;
     loop {
         let report = reports.borrow_and_update().clone();
         sequence = sequence.next();
@@ -78,6 +89,11 @@ pub(super) async fn heartbeats(
         match answer {
             Ok(ack) => {
                 failures = 0;
+                if let Some(proof) = ack.proof
+                    && believed.replace(proof.clone()) != Some(proof.clone())
+                {
+                    let _ = inbox.send(Input::Proof(proof)).await;
+                }
                 newest.send_if_modified(|known| std::mem::replace(known, ack.assignment_generation) != *known);
                 let interval = jittered(Duration::from_millis(ack.interval_millis));
                 let changed = tokio::time::timeout(interval, reports.changed()).await;
@@ -106,19 +122,26 @@ pub(super) async fn assignments(
     client: Client,
     mut newest: watch::Receiver<Generation>,
     inbox: mpsc::Sender<Input>,
-    sessions: mpsc::Sender<Vec<PendingReach>>,
+    told: Told,
 ) {
+    let Told { sessions, challenges, mut free } = told;
     let mut after = Generation(0);
     let mut failures = 0;
     loop {
+        let prove = *free.borrow_and_update();
         let answer = tokio::select! {
-            answer = client.assignments(after) => answer,
+            answer = client.assignments(after, prove) => answer,
+            // What this machine says of itself with the open poll is not true any more.
+            changed = free.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
             // A heartbeat told of something newer than what the open poll waits for: ask anew.
             alive = async { newest.wait_for(|generation| *generation > after).await.is_ok() } => {
                 if !alive {
                     return;
                 }
-                client.assignments(after).await
+                client.assignments(after, prove).await
             }
         };
         match answer {
@@ -128,6 +151,9 @@ pub(super) async fn assignments(
                 if !pending.is_empty() {
                     // What finds no room, or nobody, is told again with the next answer until it is taken up or given up.
                     let _ = sessions.try_send(pending);
+                }
+                if let Some(challenge) = wish.challenge.take() {
+                    let _ = challenges.try_send(challenge);
                 }
                 if wish.generation <= after {
                     // Nothing new: the poll ran out. A coordinator that stops answers at once; do not storm it.

@@ -169,7 +169,7 @@ async fn run(
     let mut child = start(exe, options)?;
     // Held so that the child sees its end only when we are gone.
     let _lifeline = child.stdin.take();
-    let group = Group(child.id());
+    let group = Group::new(child.id());
     let mut said = LastLines::default();
 
     let outcome = tokio::time::timeout(time_limit, attend(&mut child, &mut said, progress)).await;
@@ -187,25 +187,38 @@ async fn run(
 }
 
 fn start(exe: &Path, options: BenchOptions) -> Result<Child, BenchError> {
-    let mut command = Command::new(exe);
-    command.args(["bench", "--json", "--child"]);
+    let mut command = command(exe, &["bench", "--json", "--child"]);
     command.args(options.quick.then_some("--quick")).args(options.list_only.then_some("--list"));
     if let Some(time) = options.sustain {
         command.arg("--sustain").arg(format!("{}s", time.as_secs()));
     }
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    // A driver has no business with our configuration and keys.
+    command.spawn().map_err(|source| BenchError::Start { exe: exe.to_owned(), source })
+}
+
+/// A command that runs a driver: in a process group of its own, without our configuration and keys.
+pub(super) fn command(exe: &Path, words: &[&str]) -> Command {
+    let mut command = Command::new(exe);
+    command.args(words);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("FIZZ_") {
             command.env_remove(name);
         }
     }
     os::own_process_group(&mut command);
-    command.spawn().map_err(|source| BenchError::Start { exe: exe.to_owned(), source })
+    command
 }
 
 /// The child's process group; killed when dropped, so that helpers a driver started end too.
-struct Group(Option<u32>);
+#[derive(Debug)]
+pub(super) struct Group(Option<u32>);
+
+impl Group {
+    /// The group that this process leads; none when it has ended already.
+    pub(super) fn new(leader: Option<u32>) -> Self {
+        Self(leader)
+    }
+}
 
 impl Drop for Group {
     fn drop(&mut self) {

@@ -9,6 +9,7 @@ mod device;
 mod latency;
 mod matmul;
 mod memory;
+pub(in crate::bench) mod product_int8;
 mod transfer;
 mod vram;
 
@@ -25,7 +26,7 @@ use device::Device;
 
 /// Why a kernel gave no figure.
 #[derive(Debug, Error)]
-enum KernelError {
+pub(in crate::bench) enum KernelError {
     #[error("the adapter cannot be opened: {0}")]
     Open(String),
     #[error("the adapter was lost: {0}")]
@@ -76,8 +77,8 @@ struct Step {
     run: fn(&Device, Budget, &mut Figures) -> Result<(), KernelError>,
 }
 
-/// What the score is made of: a quick run does no more.
-const STEPS_OF_SCORE: [Step; 3] = [
+/// What the score is made of, and what challenges are sized by: a quick run does no more.
+const STEPS_OF_SCORE: [Step; 4] = [
     Step {
         what: "fp32 FMA",
         run: |device, budget, figures| {
@@ -96,6 +97,13 @@ const STEPS_OF_SCORE: [Step; 3] = [
         what: "fp32 matrix product",
         run: |device, budget, figures| {
             figures.matmul_flops = needed(matmul::measure(device, budget, &matmul::FP32)?)?;
+            Ok(())
+        },
+    },
+    Step {
+        what: "challenge",
+        run: |device, budget, figures| {
+            figures.more.challenge_ops = Some(product_int8::measure(device, budget)?);
             Ok(())
         },
     },

@@ -190,6 +190,7 @@ const fn exit_for_code(code: ErrorCode) -> Exit {
         | ErrorCode::Conflict
         | ErrorCode::OffsetGap
         | ErrorCode::LeaseEnded
+        | ErrorCode::ChallengeOver
         | ErrorCode::NotRunning
         | ErrorCode::SessionOver
         | ErrorCode::TooManySessions

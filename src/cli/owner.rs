@@ -5,6 +5,7 @@ pub mod drain;
 pub mod earnings;
 pub mod enroll;
 pub mod firewall;
+pub mod prove;
 mod qr;
 pub mod status;
 pub mod up;
@@ -81,6 +82,17 @@ pub struct DrainArgs {
     /// Do not wait until the agent has stopped
     #[arg(long)]
     pub no_wait: bool,
+    /// Configuration file, instead of the usual one
+    #[arg(long, value_name = "FILE", env = "FIZZ_CONFIG", hide_env = true)]
+    pub config: Option<PathBuf>,
+}
+
+/// Arguments of `fizz prove`.
+#[derive(Debug, Clone, Args)]
+pub struct ProveArgs {
+    /// Compute a challenge in this process; what the agent starts
+    #[arg(long, hide = true)]
+    pub child: bool,
     /// Configuration file, instead of the usual one
     #[arg(long, value_name = "FILE", env = "FIZZ_CONFIG", hide_env = true)]
     pub config: Option<PathBuf>,

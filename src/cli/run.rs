@@ -100,6 +100,9 @@ pub struct RunArgs {
     /// Only where jobs are separated at least so well: container, user-namespace, gvisor or kata
     #[arg(long, value_name = "KIND", value_parser = parse_isolation, help_heading = "Resources")]
     pub isolation: Option<Isolation>,
+    /// Only on nodes whose hardware has been proven lately
+    #[arg(long, help_heading = "Resources")]
+    pub proven: bool,
 
     /// Set a variable; without a value, take ours
     #[arg(long, short, value_name = "KEY[=VALUE]", help_heading = "Container")]
@@ -155,7 +158,7 @@ pub struct RunArgs {
 
     /// A whole job out of a TOML or JSON file instead of an image and flags; see below
     #[arg(long, value_name = "FILE", conflicts_with_all = [
-        "image", "command", "cpus", "memory", "gpus", "disk", "pids_limit", "shm_size", "node", "isolation", "env", "env_file",
+        "image", "command", "cpus", "memory", "gpus", "disk", "pids_limit", "shm_size", "node", "isolation", "proven", "env", "env_file",
         "workdir", "root", "entrypoint", "name", "stop_timeout", "max_price", "timeout", "start_within", "interactive", "restart",
         "health", "health_interval", "health_timeout", "health_retries", "health_start_period", "input", "registry_login_file",
         "registry_auth",

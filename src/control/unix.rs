@@ -126,6 +126,10 @@ async fn serve(stream: UnixStream, mut handle: ControlHandle, clock: &Clock) -> 
             };
             send(&mut writer, &answer).await
         }
+        Request::Prove => {
+            let answer = prove(&handle).await;
+            send(&mut writer, &answer).await
+        }
         Request::Earnings => {
             let answer = earnings(&handle).await;
             send(&mut writer, &answer).await
@@ -153,6 +157,18 @@ async fn earnings(handle: &ControlHandle) -> Answer {
             Some(earnings) => Answer::Earnings { earnings: Box::new(earnings), stale: reply.stale },
             None => Answer::Refused { why: reply.stale.unwrap_or_else(|| "nothing is known yet".to_owned()) },
         },
+        Err(_) => busy(),
+    }
+}
+
+async fn prove(handle: &ControlHandle) -> Answer {
+    let (reply, answer) = oneshot::channel();
+    if handle.commands.try_send(ControlCommand::Prove(reply)).is_err() {
+        return busy();
+    }
+    match answer.await {
+        Ok(Ok(())) => Answer::Asked,
+        Ok(Err(why)) => Answer::Refused { why },
         Err(_) => busy(),
     }
 }

@@ -5,6 +5,7 @@
 mod account;
 mod activate;
 mod admin;
+mod challenges;
 mod enroll;
 mod jobs;
 mod leases;
@@ -41,6 +42,7 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .merge(activate::routes())
         .merge(admin::routes())
         .merge(reach::routes())
+        .merge(challenges::routes())
         .merge(ops::routes())
 }
 

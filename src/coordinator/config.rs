@@ -42,6 +42,8 @@ pub struct CoordinatorConfig {
     pub requests_per_minute_per_token: u32,
     /// Requests per minute that one address may make over time, all credentials together.
     pub requests_per_minute_per_address: u32,
+    /// Whether nodes have to prove their hardware, see `coordinator::verify`.
+    pub challenges: bool,
     /// Seconds that open requests get to finish when the coordinator stops.
     pub drain_deadline_seconds: u64,
 }
@@ -64,6 +66,7 @@ impl Default for CoordinatorConfig {
             request_timeout_seconds: 30,
             requests_per_minute_per_token: 3_000,
             requests_per_minute_per_address: 12_000,
+            challenges: true,
             drain_deadline_seconds: 20,
         }
     }

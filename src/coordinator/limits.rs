@@ -26,6 +26,10 @@ pub(crate) const LOG_BYTES_MAX: usize = 1 << 20;
 pub(crate) const OUTPUT_PART_BYTES_MAX: usize = 8 << 20;
 /// Longest time that a long poll is held.
 pub(crate) const LONG_POLL_MAX: Duration = Duration::from_secs(60);
+/// Sixteen devices, each with two dozen rows of 128 KiB at most.
+pub(crate) const REVEAL_BYTES_MAX: usize = 80 << 20;
+/// An answer may wait for others to be checked.
+const REVEAL_TIME_MAX: Duration = Duration::from_secs(180);
 const UPLOAD_TIME_MAX: Duration = Duration::from_secs(3600);
 /// Longest time that one stream into a running job is held.
 const REACH_TIME_MAX: Duration = Duration::from_secs(24 * 3600);
@@ -94,6 +98,12 @@ pub(crate) fn allowance(method: &Method, path: &str) -> Allowance {
         ["v1", "leases", _, "output", "parts"] if method == Method::POST => {
             Allowance { body_bytes_max: Some(OUTPUT_PART_BYTES_MAX), time_max: Some(UPLOAD_TIME_MAX), ..ordinary }
         }
+        ["v1", "challenges", _, "ready"] => {
+            Allowance { time_max: Some(LONG_POLL_MAX + Duration::from_secs(10)), ..ordinary }
+        }
+        ["v1", "challenges", _, "reveal"] if method == Method::POST => {
+            Allowance { body_bytes_max: Some(REVEAL_BYTES_MAX), time_max: Some(REVEAL_TIME_MAX), ..ordinary }
+        }
         // The parts are put together before it is answered.
         ["v1", "leases", _, "output"] if method == Method::PUT => {
             Allowance { time_max: Some(UPLOAD_TIME_MAX), ..ordinary }
@@ -146,6 +156,8 @@ mod tests {
         assert_eq!(allowance(&Method::GET, "/v1/leases/x/output").body_bytes_max, Some(JSON_BYTES_MAX));
         assert!(allowance(&Method::GET, "/v1/node/assignments").time_max.unwrap() > LONG_POLL_MAX);
         assert_eq!(allowance(&Method::GET, "/v1/market").time_max, None);
+        assert_eq!(allowance(&Method::POST, "/v1/challenges/x/reveal").body_bytes_max, Some(REVEAL_BYTES_MAX));
+        assert_eq!(allowance(&Method::POST, "/v1/challenges/x/commit").body_bytes_max, Some(JSON_BYTES_MAX));
         assert_eq!(allowance(&Method::POST, "/v1/jobs/x/sessions/y/input").body_bytes_max, None);
         assert_eq!(allowance(&Method::POST, "/v1/node/sessions/y/output").body_bytes_max, None);
         assert_eq!(allowance(&Method::POST, "/v1/jobs/x/sessions").body_bytes_max, Some(JSON_BYTES_MAX));

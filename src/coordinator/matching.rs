@@ -9,6 +9,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use crate::wire::challenge::ProofState;
 use crate::wire::domain::{DomainPattern, within};
 use crate::wire::job::{Isolation, NetworkSpec, Reach, Requirements, Resources};
 use crate::wire::node::Offer;
@@ -30,6 +31,8 @@ pub struct Node {
     pub offer: Offer,
     /// What of it live leases use.
     pub used: Resources,
+    /// How far its hardware is believed.
+    pub proof: ProofState,
     /// Whether it is online and in a state that takes leases.
     pub takes_leases: bool,
     /// When it last got a lease.
@@ -195,6 +198,7 @@ fn suitable<'a>(nodes: &'a [Node], job: &Job) -> Result<Vec<Candidate<'a>>, Stri
             return Err(format!("no node online has the processor architecture {architecture}"));
         }
     }
+    believed(&mut left, wanted)?;
     if let Some(score_min) = wanted.score_min {
         let best = left.iter().filter_map(|(_, n)| n.score).max();
         left.retain(|(_, n)| n.score.is_some_and(|s| s >= score_min));
@@ -209,6 +213,16 @@ fn suitable<'a>(nodes: &'a [Node], job: &Job) -> Result<Vec<Candidate<'a>>, Stri
     };
     let candidates: Vec<_> = left.iter().filter_map(fits).collect();
     if candidates.is_empty() { Err(too_small(&left, &job.resources)) } else { Ok(candidates) }
+}
+
+/// Keeps the nodes whose hardware is believed as far as it has to be.
+fn believed(left: &mut Vec<(usize, &Node)>, wanted: &Requirements) -> Result<(), String> {
+    left.retain(|(_, n)| n.proof != ProofState::Suspended);
+    if left.is_empty() {
+        return Err("no node online passes its challenges".to_owned());
+    }
+    left.retain(|(_, n)| !wanted.proven || n.proof == ProofState::Proven);
+    if left.is_empty() { Err("no node online has proven its hardware lately".to_owned()) } else { Ok(()) }
 }
 
 /// Keeps the nodes that separate the job from their owners as well as it asks, and let it as far out as it asks.

@@ -16,8 +16,10 @@ use super::matching;
 use super::placement::Event;
 use super::problem::chain;
 use super::store::{JOBS_PER_PAGE, Paymaster, StoreError};
+use super::verify::drive::conclude;
 use super::{App, AppState};
 use crate::wire::JobId;
+use crate::wire::challenge::ProofState;
 
 const PERIOD: Duration = Duration::from_secs(5);
 const FLUSH_PERIOD: Duration = Duration::from_secs(10);
@@ -99,9 +101,12 @@ async fn place(app: &AppState) -> Result<(), StoreError> {
         let Some(last) = jobs.last() else { return Ok(()) };
         after = Some(last.job_id);
         let (grace, steady) = (app.config.lease_grace(), app.clock.steady());
-        let mut nodes = app.store.offering_nodes().await?;
+        let mut nodes = app.store.offering_nodes(app.clock.now()).await?;
         for node in &mut nodes {
             node.takes_leases = app.liveness.takes_leases(node.node_id, grace, steady);
+            if !app.config.challenges {
+                node.proof = ProofState::Unproven;
+            }
         }
         let matching = matching::run(nodes, &jobs, app.clock.now());
         for placement in &matching.placed {
@@ -110,6 +115,10 @@ async fn place(app: &AppState) -> Result<(), StoreError> {
                 Ok(Some(changes)) => {
                     tracing::info!(job_id = %placement.job_id, node_id = %placement.node_id, rate = %placement.rate, "placed");
                     changes.announce(&app.wake);
+                    // The job comes first.
+                    if let Some(ended) = app.rounds.give_up(placement.node_id) {
+                        conclude(app, ended).await?;
+                    }
                 }
                 Ok(None) => tracing::debug!(job_id = %placement.job_id, "what was matched changed meanwhile"),
                 Err(error) => {

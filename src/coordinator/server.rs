@@ -32,8 +32,9 @@ use super::relay::Relay;
 use super::secrets::{SecretKind, random_bytes, sha256};
 use super::store::{Store, StoreError};
 use super::tls::{CertificateSource, TlsError};
+use super::verify::rounds::Rounds;
 use super::wake::Wake;
-use super::{App, AppState, CoordinatorConfig, api, janitor, reconcile};
+use super::{App, AppState, CoordinatorConfig, api, janitor, reconcile, verify};
 use crate::clock::Clock;
 use crate::wire::Secret;
 
@@ -215,6 +216,8 @@ pub async fn start(config: CoordinatorConfig, clock: Clock) -> Result<Running, C
         liveness: Liveness::default(),
         wake: Wake::default(),
         relay: Arc::new(Relay::default()),
+        rounds: Rounds::default(),
+        examiners: verify::drive::examiners(),
         metrics: Metrics::default(),
         limits: RateLimits::new(&config),
         admin_token_sha256: sha256(admin_token.expose()),
@@ -229,6 +232,7 @@ pub async fn start(config: CoordinatorConfig, clock: Clock) -> Result<Running, C
     let ca_pem = certificates.ca_pem().map(str::to_owned);
     let rustls = RustlsConfig::from_config(tls.config);
     background.spawn(janitor::clean(Arc::clone(&app), stop_background.clone()));
+    background.spawn(verify::drive::run(Arc::clone(&app), stop_background.clone()));
     let renewal = janitor::renew(certificates, tls.renew_at, rustls.clone(), app.clock.clone());
     let stop = stop_background.clone();
     background.spawn(async move { stop.run_until_cancelled(renewal).await.unwrap_or(()) });

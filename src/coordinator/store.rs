@@ -9,6 +9,7 @@
 //! - Times are integer milliseconds, identifiers UUID text, money integer micro-USD, secrets SHA-256 only.
 
 mod accounts;
+pub(crate) mod challenges;
 mod counts;
 pub(crate) mod enrollments;
 mod heartbeats;
@@ -56,6 +57,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
     (2, "jobs and money", include_str!("../../migrations/0002_jobs_and_money.sql")),
     (3, "sandbox", include_str!("../../migrations/0003_sandbox.sql")),
     (4, "domains", include_str!("../../migrations/0004_domains.sql")),
+    (5, "challenges", include_str!("../../migrations/0005_challenges.sql")),
 ];
 
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);

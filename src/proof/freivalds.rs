@@ -109,7 +109,7 @@ pub enum Wrong {
 /// The first thing that is wrong; sizes come before sums, cheap sums before dear ones.
 pub fn check(question: &Question<'_>, reply: &Reply<'_>) -> Result<(), Wrong> {
     check_sizes(question, reply)?;
-    let vector = field::vector(question.vector_seed, question.size.len());
+    let vector = field::vector(question.vector_seed, question.size.rows());
     for (row, opened) in question.opened.iter().copied().zip(reply.rows) {
         let digest = merkle::row_digest(&opened.elements);
         if !merkle::leads_to(question.root, question.size, row, digest, &opened.path) {
@@ -131,7 +131,7 @@ pub fn check(question: &Question<'_>, reply: &Reply<'_>) -> Result<(), Wrong> {
 /// A·B·r: what a right answer says. For benchmarks of the check.
 #[must_use]
 pub fn expected(question: &Question<'_>) -> Vec<u64> {
-    let vector = field::vector(question.vector_seed, question.size.len());
+    let vector = field::vector(question.vector_seed, question.size.rows());
     let mut right = Products::new(question.seed, question.size, &vector);
     (0..question.size.get()).map(|row| right.of_row(row)).collect()
 }
@@ -147,7 +147,7 @@ struct Products<'a> {
 impl<'a> Products<'a> {
     fn new(seed: &'a Seed, size: Size, vector: &[u64]) -> Self {
         let inner = Digits::of(&times_b(seed, size, &Digits::of(vector)));
-        Self { seed, inner, words: vec![0; size.len() / 4], elements: vec![0; size.len()] }
+        Self { seed, inner, words: vec![0; size.rows() / 4], elements: vec![0; size.rows()] }
     }
 
     fn of_row(&mut self, row: u32) -> u64 {
@@ -158,7 +158,7 @@ impl<'a> Products<'a> {
 }
 
 fn check_sizes(question: &Question<'_>, reply: &Reply<'_>) -> Result<(), Wrong> {
-    let n = question.size.len();
+    let n = question.size.rows();
     if reply.product.len() != n {
         return Err(Wrong::Length { found: reply.product.len(), expected: n });
     }
@@ -177,9 +177,9 @@ fn check_sizes(question: &Question<'_>, reply: &Reply<'_>) -> Result<(), Wrong> 
 
 /// B·r, four rows of B at a time.
 fn times_b(seed: &Seed, size: Size, vector: &Digits) -> Vec<u64> {
-    let mut words = vec![0; size.len()];
-    let mut rows: [Vec<i16>; 4] = std::array::from_fn(|_| vec![0; size.len()]);
-    let mut product = Vec::with_capacity(size.len());
+    let mut words = vec![0; size.rows()];
+    let mut rows: [Vec<i16>; 4] = std::array::from_fn(|_| vec![0; size.rows()]);
+    let mut product = Vec::with_capacity(size.rows());
     for group in 0..size.get() / 4 {
         seed.key(Matrix::B, group).words(&mut words);
         lanes::widen_four(&words, &mut rows);

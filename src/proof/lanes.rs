@@ -81,8 +81,8 @@ mod tests {
         plain::widen_four(&wide, &mut plain_four);
         assert_eq!(four, plain_four);
         assert_eq!(four[2][7], row[4 * 7 + 2]);
-        let digits: [Vec<i16>; 4] =
-            std::array::from_fn(|l| row.iter().map(|x| x.wrapping_mul(257 + l as i16)).collect());
+        let digits =
+            [257i16, 258, 259, 260].map(|factor| row.iter().map(|x| x.wrapping_mul(factor)).collect::<Vec<_>>());
         assert_eq!(dot_digits(&row, &digits), plain::dot_digits(&row, &digits));
         assert_eq!(dot(&row, &plain_row), plain::dot(&row, &plain_row));
     }

@@ -80,7 +80,7 @@ impl Tree {
 /// Digests on a way to the root.
 #[must_use]
 pub const fn path_len(size: Size) -> usize {
-    size.len().next_power_of_two().trailing_zeros() as usize
+    size.rows().next_power_of_two().trailing_zeros() as usize
 }
 
 /// Whether a row with this digest is at this place under the root.
@@ -115,7 +115,7 @@ mod tests {
     fn every_row_of_every_size_leads_to_its_root_and_to_no_other_place() {
         for n in [256, 768, 1024] {
             let size = Size::try_from(n).unwrap();
-            let rows = rows(size.len());
+            let rows = rows(size.rows());
             let tree = Tree::new(rows.clone());
             for (row, digest) in (0..n).zip(rows) {
                 let path = tree.path(row as usize);

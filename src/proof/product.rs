@@ -20,7 +20,7 @@ impl Product {
     /// Computes it with so many threads.
     #[must_use]
     pub fn compute(seed: &Seed, size: Size, threads: usize) -> Self {
-        let n = size.len();
+        let n = size.rows();
         let columns = &columns_of_b(seed, size);
         let mut elements = vec![0; n * n];
         let rows_each = n.div_ceil(threads.clamp(1, n));
@@ -45,14 +45,14 @@ impl Product {
     /// C·r for the vector of this seed.
     #[must_use]
     pub fn times(&self, vector_seed: &[u8; 32]) -> Vec<u64> {
-        let vector = field::vector(vector_seed, self.size.len());
-        self.elements.chunks(self.size.len()).map(|row| field::dot(row, &vector)).collect()
+        let vector = field::vector(vector_seed, self.size.rows());
+        self.elements.chunks(self.size.rows()).map(|row| field::dot(row, &vector)).collect()
     }
 
     /// A row; empty when there is none of this number.
     #[must_use]
     pub fn row(&self, row: usize) -> &[i32] {
-        self.elements.chunks(self.size.len()).nth(row).unwrap_or_default()
+        self.elements.chunks(self.size.rows()).nth(row).unwrap_or_default()
     }
 
     /// A row's way to the root.
@@ -64,7 +64,7 @@ impl Product {
 
 /// B by columns, so that an element of C is a sum over two contiguous rows.
 fn columns_of_b(seed: &Seed, size: Size) -> Vec<i16> {
-    let n = size.len();
+    let n = size.rows();
     let mut columns = vec![0; n * n];
     let mut words = vec![0; n];
     for group in 0..size.get() / 4 {
@@ -81,7 +81,7 @@ fn columns_of_b(seed: &Seed, size: Size) -> Vec<i16> {
 
 /// Some rows of C, from row `first` on, and their digests.
 fn rows(seed: &Seed, size: Size, columns: &[i16], first: u32, out: &mut [i32]) -> Vec<Digest> {
-    let n = size.len();
+    let n = size.rows();
     let (mut words, mut a_row) = (vec![0; n / 4], vec![0; n]);
     let mut digests = Vec::with_capacity(out.len() / n);
     for (row, c_row) in (first..).zip(out.chunks_mut(n)) {

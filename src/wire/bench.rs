@@ -109,6 +109,10 @@ pub struct GpuFigures {
     /// Dot products of four 8-bit integers summed in 32 bits, operations per second (a dot product counts eight).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub int8_dot_ops: Option<f64>,
+    /// The product that challenges ask for, as `coordinator::verify` sizes it: operations per second (2·n³ per product). Quick
+    /// runs measure it too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge_ops: Option<f64>,
     /// Matrix multiplication with fp16 factors and fp32 sums, floating-point operations per second (2·n³ per product).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matmul_fp16_flops: Option<f64>,
@@ -156,6 +160,7 @@ impl GpuFigures {
             ("fp16_flops", self.fp16_flops),
             ("int32_ops", self.int32_ops),
             ("int8_dot_ops", self.int8_dot_ops),
+            ("challenge_ops", self.challenge_ops),
             ("matmul_fp16_flops", self.matmul_fp16_flops),
             ("memory_read_bytes_per_second", self.memory_read_bytes_per_second),
             ("memory_write_bytes_per_second", self.memory_write_bytes_per_second),

@@ -108,6 +108,8 @@ pub struct Verdict {
     /// What was wrong, one sentence.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+    /// What that makes of the node.
+    pub proof: Proof,
 }
 
 /// How far a node's hardware is believed. Part of `HeartbeatAck` and `NodeView`.

@@ -113,6 +113,8 @@ error_codes! {
     SessionOver = "session_over", 410, "This session into the job is over", "Begin a new one.";
     /// Too many sessions at once.
     TooManySessions = "too_many_sessions", 409, "There are too many sessions into that job or node already", "End one of them, then try again.";
+    /// The challenge is over.
+    ChallengeOver = "challenge_over", 410, "The challenge is over", "Nothing to do: another one comes.";
     /// Too large.
     TooLarge = "too_large", 413, "That is larger than the coordinator accepts", "Send less; the detail names the limit.";
     /// Wrong media type.

@@ -101,6 +101,9 @@ pub struct Requirements {
     /// How well its containers must be separated from the node's owner, at least.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub isolation: Option<Isolation>,
+    /// Only nodes whose hardware has passed its newest challenge.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub proven: bool,
 }
 
 /// What separates a container from the machine it runs on, weakest first.

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::challenge::PendingChallenge;
 use super::ids::{Generation, JobId, LeaseId, Sequence};
 use super::job::JobSpec;
 use super::money::HourlyRate;
@@ -26,6 +27,9 @@ pub struct Assignments {
     /// there is any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub sessions: Vec<PendingReach>,
+    /// A challenge that waits for the node. The call is answered at once when there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub challenge: Option<PendingChallenge>,
 }
 
 /// One lease that should be on the node.

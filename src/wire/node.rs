@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::challenge::Proof;
 use super::ids::{BootId, Generation, LeaseId, NodeId, Sequence};
 use super::job::Isolation;
 use super::lease::LeasePhase;
@@ -195,6 +196,9 @@ pub struct HeartbeatAck {
     pub assignment_generation: Generation,
     /// When to report next, in milliseconds; the node adds jitter.
     pub interval_millis: u64,
+    /// How far the node's hardware is believed, where the coordinator looks into that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
 }
 
 /// A node as an operator sees it, `GET /v1/admin/nodes`.
@@ -219,6 +223,9 @@ pub struct NodeView {
     pub offer: Option<Offer>,
     /// Leases on it now.
     pub leases: u32,
+    /// How far its hardware is believed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proof: Option<Proof>,
 }
 
 /// `GET /v1/admin/nodes`, in the order of their names.

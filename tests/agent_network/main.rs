@@ -8,6 +8,7 @@ mod folder;
 mod jobs;
 mod joining;
 mod networks;
+mod proofs;
 mod servers;
 mod silence;
 mod world;

@@ -147,6 +147,7 @@ pub(crate) fn options(
         engine: EngineSource::Given(Arc::new(engine.clone())),
         ceiling: fizz::config::Ceiling::default(),
         benchmark: BenchmarkSource::Fixed(Box::new(report())),
+        prover: None,
         drain_deadline: Duration::from_secs(10),
         reconcile_every: Duration::from_secs(1),
     }

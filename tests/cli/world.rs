@@ -143,6 +143,7 @@ impl Live {
             engine: EngineSource::Given(Arc::new(self.engine.clone())),
             ceiling: fizz::config::Ceiling::default(),
             benchmark: BenchmarkSource::Skip,
+            prover: None,
             drain_deadline: Duration::from_secs(5),
             reconcile_every: Duration::from_secs(1),
         }

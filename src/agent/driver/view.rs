@@ -4,6 +4,7 @@ use super::Driver;
 use crate::agent::sync::Report;
 use crate::control::Snapshot;
 use crate::wire::account::Earnings;
+use crate::wire::challenge::Proof;
 use crate::wire::enroll::PendingEnrollment;
 use crate::wire::node::{LeaseReport, NodeState, Offer};
 
@@ -20,6 +21,8 @@ pub(super) struct Notes {
     pub(super) heartbeat_refused: Option<String>,
     /// Why the coordinator refuses inventory or benchmarks.
     pub(super) upload_refused: Option<String>,
+    /// How far the coordinator believes this machine's hardware.
+    pub(super) proof: Option<Proof>,
     /// What is lent.
     pub(super) offer: Option<Offer>,
     /// Newest earnings.
@@ -42,6 +45,8 @@ impl Driver {
             }
             changed
         });
+        let free = self.is_free();
+        self.free.send_if_modified(|known| std::mem::replace(known, free) != free);
         let report = self.report();
         self.reports.send_if_modified(|known| {
             let changed = *known != report;
@@ -75,6 +80,7 @@ impl Driver {
             coordinator: self.client.link().borrow().clone(),
             score: report.map(|report| report.score),
             gpus: report.map(|report| report.gpus.clone()).unwrap_or_default(),
+            proof: self.notes.proof.clone(),
             offer: self.notes.offer.clone(),
             leases: self.leases.lines(self.clock.steady()),
             earnings: self.notes.earnings.clone(),

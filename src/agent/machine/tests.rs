@@ -45,7 +45,7 @@ fn assignment(number: u8, desired: Desired) -> Assignment {
 }
 
 fn wish(generation: u64, leases: Vec<Assignment>) -> Event {
-    Event::Assigned(Assignments { generation: Generation(generation), leases, sessions: Vec::new() })
+    Event::Assigned(Assignments { generation: Generation(generation), leases, sessions: Vec::new(), challenge: None })
 }
 
 fn phase(number: u8, phase: LeasePhase) -> Event {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::KernelError;
 use crate::bench::timing;
-use crate::clock::Clock;
+use crate::clock::{Clock, Steady};
 use crate::hardware::gpu::Adapter;
 use crate::wire::node::GpuKind;
 
@@ -20,7 +20,7 @@ const WORKGROUP: u32 = 256;
 
 /// An adapter that computes.
 #[derive(Debug)]
-pub(super) struct Device {
+pub(in crate::bench) struct Device {
     device: wgpu::Device,
     queue: wgpu::Queue,
     /// First fault reported since it was last looked at.
@@ -74,6 +74,11 @@ impl Device {
             Self { device, queue, fault, stopwatch, clock: clock.clone(), kind: adapter.gpu.kind, buffer_bytes_max };
         opened.check()?;
         Ok(opened)
+    }
+
+    /// The time, for work of several batches.
+    pub(super) fn now(&self) -> Steady {
+        self.clock.steady()
     }
 
     /// Whether the adapter can do this.

@@ -28,6 +28,7 @@ fn every_shader_is_valid_wgsl_with_the_entry_points_its_driver_uses() {
         (matmul::FP16.source, &["fill", "block4", "block8"]),
         (latency::LOAD, &["fill", "follow"]),
         (latency::LAUNCH, &["count"]),
+        (product_int8::SOURCE, &["product", "hash"]),
     ];
     for (source, entry_points) in shaders {
         let module =
@@ -100,6 +101,33 @@ fn every_kernel_agrees_with_its_twin_on_every_adapter() {
             "{figures:?}"
         );
         assert!(figures.more.figures().all(|(_, figure)| figure > 0.1), "{figures:?}");
+    }
+}
+
+#[test]
+#[ignore = "needs a Vulkan adapter"]
+fn a_challenge_has_the_same_root_and_answers_on_every_adapter_as_on_the_processor() {
+    use crate::proof::generator::Seed;
+    use crate::proof::product::Product;
+    use crate::proof::{Size, field};
+    for adapter in adapters() {
+        for n in [256, 768, 1280] {
+            let (size, seed) = (Size::try_from(n).unwrap(), Seed::from_bytes([n.to_le_bytes()[0]; 32]));
+            let mut ready = product_int8::ProductInt8::prepare(&adapter, &Clock::system(), size).unwrap();
+            let expected = Product::compute(&seed, size, 2);
+            assert_eq!(ready.compute(&seed).unwrap(), expected.root(), "{} at {n}", adapter.gpu.name);
+            assert_eq!(ready.times(&[8; 32]).unwrap(), expected.times(&[8; 32]));
+            for row in [0, 129, n - 1] {
+                let (elements, path) = ready.open(row).unwrap();
+                assert_eq!(elements, expected.row(row as usize));
+                assert_eq!(path, expected.path(row as usize));
+                assert_eq!(
+                    field::dot(&elements, &field::vector(&[8; 32], size.rows())),
+                    expected.times(&[8; 32])[row as usize]
+                );
+            }
+            assert!(ready.open(n).is_err());
+        }
     }
 }
 

@@ -20,6 +20,7 @@ use crate::http::ApiClient;
 use crate::wire::account::{
     AccountCreated, AccountView, Deposit, JoinTokenCreated, LedgerView, NewAccount, NewJoinToken,
 };
+use crate::wire::challenge::ProofState;
 use crate::wire::enroll::EnrollmentView;
 use crate::wire::node::{NodeList, NodeState, NodeView};
 use crate::wire::{Amount, IDEMPOTENCY_HEADER, Secret};
@@ -203,7 +204,7 @@ fn nodes_table(columns: u16, nodes: &[NodeView], now: Timestamp) -> String {
             let offer = node.offer.as_ref();
             vec![
                 output::shortened(&node.name, 16),
-                if node.online { state_word(node.state) } else { "silent" }.to_owned(),
+                node_word(node).to_owned(),
                 node.seen_at.map_or_else(|| "never".to_owned(), |seen| show_age(seen, now)),
                 node.score.map_or_else(|| "-".to_owned(), |score| score.to_string()),
                 offer.map_or_else(
@@ -219,6 +220,15 @@ fn nodes_table(columns: u16, nodes: &[NodeView], now: Timestamp) -> String {
         })
         .collect();
     output::table(columns, &heads, &rows)
+}
+
+fn node_word(node: &NodeView) -> &'static str {
+    let suspended = node.proof.as_ref().is_some_and(|proof| proof.state == ProofState::Suspended);
+    match (node.online, suspended) {
+        (false, _) => "silent",
+        (true, true) => "suspended",
+        (true, false) => state_word(node.state),
+    }
 }
 
 const fn state_word(state: NodeState) -> &'static str {
@@ -317,6 +327,7 @@ mod tests {
                 isolation: Vec::new(),
             }),
             leases: 100,
+            proof: None,
         };
         let text = nodes_table(80, &[node], now);
         assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");

@@ -73,6 +73,7 @@ impl Node {
             },
             engine: EngineSource::Given(Arc::new(parts.docker)),
             benchmark: BenchmarkSource::Fixed(Box::new(parts.benchmark)),
+            prover: None,
             drain_deadline: Duration::ZERO,
             reconcile_every: RECONCILE_EVERY,
         };

@@ -21,7 +21,7 @@ pub async fn run(args: DrainArgs) -> Result<u8, CliError> {
     match Client::ask(&socket, Request::Drain).await.map_err(control_error)? {
         Answer::Draining => {}
         Answer::Refused { why } => return Err(CliError::new(Exit::Error, why)),
-        Answer::Snapshot { .. } | Answer::Earnings { .. } => {
+        Answer::Snapshot { .. } | Answer::Asked | Answer::Earnings { .. } => {
             return Err(CliError::new(Exit::Error, "the agent answered something else; restart it: `fizz up`"));
         }
     }

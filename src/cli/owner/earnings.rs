@@ -31,7 +31,7 @@ pub async fn run(args: EarningsArgs) -> Result<u8, CliError> {
             Ok(0)
         }
         Answer::Refused { why } => Err(CliError::new(Exit::Error, why)),
-        Answer::Draining | Answer::Snapshot { .. } => {
+        Answer::Draining | Answer::Asked | Answer::Snapshot { .. } => {
             Err(CliError::new(Exit::Error, "the agent answered something else; restart it: `fizz up`"))
         }
     }

@@ -14,6 +14,7 @@ use crate::cli::values::{show_duration, show_resources};
 use crate::clock::Clock;
 use crate::control::{Answer, Client, ControlError, LinkState, Request, Snapshot};
 use crate::job::runner::LeaseSnapshot;
+use crate::wire::challenge::{Proof, ProofState};
 use crate::wire::lease::LeasePhase;
 use crate::wire::node::NodeState;
 
@@ -95,7 +96,7 @@ fn snapshot_of(answer: Answer) -> Result<Snapshot, CliError> {
     match answer {
         Answer::Snapshot { snapshot } => Ok(*snapshot),
         Answer::Refused { why } => Err(CliError::new(Exit::Error, why)),
-        Answer::Draining | Answer::Earnings { .. } => {
+        Answer::Draining | Answer::Asked | Answer::Earnings { .. } => {
             Err(CliError::new(Exit::Error, "the agent answered something else; restart it: `fizz up`"))
         }
     }
@@ -143,6 +144,9 @@ fn facts(snapshot: &Snapshot, now: Timestamp) -> Vec<(&'static str, String)> {
         let name = snapshot.gpus.iter().max_by_key(|gpu| gpu.score).map(gpu_name).unwrap_or_default();
         facts.push(("Score", format!("{score}{name}")));
     }
+    if let Some(proof) = &snapshot.proof {
+        facts.push(("Proof", proof_words(proof, now)));
+    }
     if let Some(offer) = &snapshot.offer {
         let lends = show_resources(offer.cpu_millis, offer.memory_bytes, offer.disk_bytes, offer.gpus);
         facts.push(("Lends", lends));
@@ -159,6 +163,21 @@ fn facts(snapshot: &Snapshot, now: Timestamp) -> Vec<(&'static str, String)> {
     }
     facts.push(("Agent", format!("fizz {}, process {}", snapshot.version, snapshot.pid)));
     facts
+}
+
+fn proof_words(proof: &Proof, now: Timestamp) -> String {
+    let word = match (proof.state, proof.passed_at) {
+        (ProofState::Proven, Some(at)) => format!("hardware proven {} ago", passed(at, now)),
+        (ProofState::Proven, None) => "hardware proven".to_owned(),
+        (ProofState::Unproven, _) => "hardware not proven yet; a challenge comes when this machine is idle".to_owned(),
+        (ProofState::Doubted, _) => format!("hardware in doubt, {} missed", proof.misses),
+        (ProofState::Suspended, _) => "suspended: no jobs come".to_owned(),
+        (ProofState::Unknown, _) => "in a state that this version of fizz does not know".to_owned(),
+    };
+    match &proof.why {
+        Some(why) => format!("{word}: {}", output::printable(why)),
+        None => word,
+    }
 }
 
 fn gpu_name(gpu: &crate::wire::bench::GpuResult) -> String {

@@ -74,6 +74,7 @@ fn options(config: Config, usual_state_dir: StateDir) -> Result<AgentOptions, Cl
         offer: config.offer,
         engine: EngineSource::Docker { tls: engine_tls(&config.engine)?, address: config.engine.address },
         ceiling,
+        prover: Some(program.clone()),
         benchmark: BenchmarkSource::Child { program, timeout: QUICK_TIME_LIMIT },
         drain_deadline: config.drain_deadline_seconds.as_duration(),
         reconcile_every: RECONCILE_EVERY,

@@ -64,7 +64,12 @@ pub fn build(args: &RunArgs, ours: &dyn Fn(&str) -> Option<String>) -> Result<Jo
             health: args.keep.health()?,
             ..ServiceSpec::default()
         }],
-        requirements: Requirements { node_id: args.node, isolation: args.isolation, ..Requirements::default() },
+        requirements: Requirements {
+            node_id: args.node,
+            isolation: args.isolation,
+            proven: args.proven,
+            ..Requirements::default()
+        },
         limits: JobLimits {
             price_max: args.max_price,
             duration_seconds_max: args.timeout,

@@ -77,7 +77,7 @@ async fn deposit(
     (status = 200, body = NodeList),
 ))]
 async fn nodes(State(app): State<App>, _: AdminAuth) -> Result<Json<NodeList>, ApiError> {
-    let rows = app.store.nodes().await?;
+    let rows = app.store.nodes(app.clock.now()).await?;
     Ok(Json(NodeList { nodes: rows.into_iter().map(|row| node_view(&app, row)).collect() }))
 }
 
@@ -94,6 +94,7 @@ fn node_view(app: &App, row: NodeRow) -> NodeView {
         score: row.score,
         offer: row.offer,
         leases: row.leases,
+        proof: app.config.challenges.then_some(row.proof),
     }
 }
 

@@ -23,7 +23,7 @@ pub(super) fn routes() -> OpenApiRouter<App> {
 async fn market(State(app): State<App>, _account: AccountAuth) -> Result<Json<MarketView>, ApiError> {
     let (jobs_queued, jobs_running) = app.store.count_open_jobs().await?;
     let (grace, now) = (app.config.lease_grace(), app.clock.steady());
-    let nodes = app.store.offering_nodes().await?;
+    let nodes = app.store.offering_nodes(app.clock.now()).await?;
     let online = nodes.iter().filter(|n| app.liveness.is_online(n.node_id, grace, now));
     Ok(Json(MarketView {
         nodes_online: u32::try_from(app.liveness.count_online(grace, now)).unwrap_or(u32::MAX),

@@ -48,7 +48,8 @@ async fn heartbeat(
     }
     let generation = app.store.catch_up_generation(node.node_id, heartbeat.assignment_generation).await?;
     let interval_millis = u64::try_from(interval.as_millis()).unwrap_or(u64::MAX);
-    Ok(Json(HeartbeatAck { server_time: now, assignment_generation: generation, interval_millis }))
+    let proof = if app.config.challenges { Some(app.store.proof(node.node_id, now).await?) } else { None };
+    Ok(Json(HeartbeatAck { server_time: now, assignment_generation: generation, interval_millis, proof }))
 }
 
 /// Which assignments a node has, and how long it waits for newer ones.
@@ -61,9 +62,13 @@ struct After {
     /// Seconds to hold the call, at most 60.
     #[serde(default)]
     wait: u64,
+    /// Whether the node is idle and could prove its hardware now.
+    #[serde(default)]
+    prove: bool,
 }
 
-/// Everything that should be on the node; held until the generation passes `after` or a renter wants to reach into a job.
+/// Everything that should be on the node; held until the generation passes `after` a renter wants to reach into a job, or
+/// the node is challenged.
 #[utoipa::path(
     get, path = "/v1/node/assignments", tag = "node", params(After),
     responses((status = 200, body = Assignments), (status = "4XX", body = Problem, content_type = "application/problem+json")), security(("session" = []))
@@ -71,9 +76,11 @@ struct After {
 async fn assignments(
     State(app): State<App>,
     node: NodeAuth,
-    Query(After { after, wait }): Query<After>,
+    Query(After { after, wait, prove }): Query<After>,
 ) -> Result<Json<Assignments>, ApiError> {
     let mut changed = app.wake.watch_node(node.node_id);
+    let _listening = (prove && app.config.challenges).then(|| app.rounds.listen(node.node_id));
+    let challenge = || if prove { app.rounds.pending(node.node_id) } else { None };
     let wait = tokio::time::sleep(Duration::from_secs(wait.min(WAIT_SECONDS_MAX)));
     tokio::pin!(wait);
     loop {
@@ -81,7 +88,7 @@ async fn assignments(
             Some(after) => app.store.assignment_generation(node.node_id).await? > Generation(after),
             None => true,
         };
-        if is_new || !app.relay.pending(node.node_id).is_empty() {
+        if is_new || !app.relay.pending(node.node_id).is_empty() || challenge().is_some() {
             break;
         }
         tokio::select! {
@@ -92,6 +99,7 @@ async fn assignments(
     }
     let mut found = app.store.assignments(node.node_id).await?;
     found.sessions = app.relay.pending(node.node_id);
+    found.challenge = challenge();
     Ok(Json(found))
 }
 

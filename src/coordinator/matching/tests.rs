@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::wire::challenge::ProofState;
 
 fn at(seconds: i64) -> Timestamp {
     Timestamp::from_second(1_000_000 + seconds).unwrap()
@@ -31,7 +32,16 @@ fn node(n: u8, price: &str) -> Node {
     };
     let used = Resources { cpu_millis: 0, memory_bytes: 0, disk_bytes: 0, gpus: 0 };
     let (node_id, architecture) = (id(n), "amd64".to_owned());
-    Node { node_id, architecture, score: Some(100), offer, used, takes_leases: true, leased_at: None }
+    Node {
+        node_id,
+        architecture,
+        score: Some(100),
+        offer,
+        used,
+        proof: ProofState::Unproven,
+        takes_leases: true,
+        leased_at: None,
+    }
 }
 
 fn job(n: u8) -> Job {
@@ -114,6 +124,13 @@ fn every_reason_to_wait_is_told_in_one_sentence() {
         told(|_| {}, |j| j.resources.memory_bytes = 64 << 30),
         "it asks for 65536 MiB of memory and no node online lends more than 8192 MiB"
     );
+    assert_eq!(told(|_| {}, |j| j.requirements.proven = true), "no node online has proven its hardware lately");
+    assert_eq!(told(|n| n.proof = ProofState::Suspended, |_| {}), "no node online passes its challenges");
+    let mut proven = node(1, "1.20");
+    proven.proof = ProofState::Proven;
+    let mut wish = job(9);
+    wish.requirements.proven = true;
+    assert_eq!(chosen(vec![node(2, "0.10"), proven], wish), Ok(id(1)), "not the cheaper one that is not proven");
     assert_eq!(told(|_| {}, |j| j.resources.gpus = 2), "it asks for 2 GPUs and no node online lends more than 1");
     assert!(told(|_| {}, |j| j.requirements.node_id = Some(id(7))).starts_with("the node it asks for"));
     let failed = |j: &mut Job| {

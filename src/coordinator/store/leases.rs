@@ -77,7 +77,7 @@ impl Store {
         }
         let generation =
             u64::try_from(generation).map_err(|_| StoreError::BadRow { column: "assignment_generation" })?;
-        Ok(Assignments { generation: Generation(generation), leases, sessions: Vec::new() })
+        Ok(Assignments { generation: Generation(generation), leases, sessions: Vec::new(), challenge: None })
     }
 
     /// Makes sure that a node's generation is not behind what the node has acted on, as it can be after the database was

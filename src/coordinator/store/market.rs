@@ -25,6 +25,7 @@ const FAILURE_CHARS_MAX: usize = 400;
 
 const NODE_QUERY: &str = "SELECT n.node_id, n.architecture, n.score, n.offer_cpu_millis, n.offer_memory_bytes, \
      n.offer_disk_bytes, n.offer_gpus, n.offer_price_min, n.offer_internet, n.offer_domains, n.offer_isolation, n.leased_at, \
+     n.fingerprint, n.proof_fingerprint, n.proof_passed_at, n.proof_doubt, n.proof_missed, n.proof_why, \
      COALESCE(SUM(j.cpu_millis), 0) AS cpu_millis, COALESCE(SUM(j.memory_bytes), 0) AS memory_bytes, \
      COALESCE(SUM(j.disk_bytes), 0) AS disk_bytes, COALESCE(SUM(j.gpus), 0) AS gpus \
      FROM nodes n LEFT JOIN leases l ON l.node_id = n.node_id AND l.ended_at IS NULL LEFT JOIN jobs j USING (job_id) \
@@ -35,9 +36,9 @@ impl Store {
     ///
     /// # Errors
     /// When the database fails.
-    pub(crate) async fn offering_nodes(&self) -> Result<Vec<matching::Node>, StoreError> {
+    pub(crate) async fn offering_nodes(&self, now: Timestamp) -> Result<Vec<matching::Node>, StoreError> {
         let rows = sqlx::query(NODE_QUERY).bind(None::<String>).fetch_all(self.pool()).await?;
-        rows.iter().map(read_node).collect()
+        rows.iter().map(|row| read_node(row, now)).collect()
     }
 
     /// The oldest jobs that wait, after `after`.
@@ -94,7 +95,7 @@ impl Store {
             .fetch_one(&mut *tx)
             .await?;
         let asked = read_resources(&job)?;
-        let Some(node) = row.as_ref().map(read_node).transpose()? else { return Ok(None) };
+        let Some(node) = row.as_ref().map(|row| read_node(row, now)).transpose()? else { return Ok(None) };
         let spec = read_spec(&job)?;
         let shut_in = matching::still_shuts_in(&node.offer, &spec.requirements, &spec.network);
         let unchanged = shut_in && matching::rate(&node.offer, &asked) == Some(placement.rate);
@@ -170,7 +171,7 @@ impl Store {
     }
 }
 
-fn read_node(row: &SqliteRow) -> Result<matching::Node, StoreError> {
+fn read_node(row: &SqliteRow, now: Timestamp) -> Result<matching::Node, StoreError> {
     Ok(matching::Node {
         node_id: read_text(row, "node_id")?,
         architecture: row.try_get::<Option<String>, _>("architecture")?.unwrap_or_default(),
@@ -186,6 +187,7 @@ fn read_node(row: &SqliteRow) -> Result<matching::Node, StoreError> {
             isolation: super::nodes::read_isolation(row)?,
         },
         used: read_used(row)?,
+        proof: super::challenges::read_proof(row, now)?.state,
         takes_leases: false,
         leased_at: read_time_opt(row, "leased_at")?,
     })

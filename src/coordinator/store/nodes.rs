@@ -4,9 +4,11 @@ use jiff::Timestamp;
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
+use super::challenges::{proof_columns, read_proof};
 use super::{Store, StoreError, int, millis, read_int, read_int_opt, read_text, read_time_opt, read_word};
 use crate::coordinator::signatures::VerifiedReport;
 use crate::wire::bench::BenchmarkReport;
+use crate::wire::challenge::Proof;
 use crate::wire::job::Isolation;
 use crate::wire::node::{Inventory, NodeState, Offer};
 use crate::wire::{AccountId, ErrorCode, Generation, HourlyRate, NodeId, PublicKey};
@@ -37,6 +39,8 @@ pub(crate) struct NodeRow {
     pub(crate) offer: Option<Offer>,
     /// Leases on it now.
     pub(crate) leases: u32,
+    /// How far its hardware is believed.
+    pub(crate) proof: Proof,
 }
 
 /// A node about to be added.
@@ -71,15 +75,16 @@ impl Store {
     }
 
     /// Every node, by name.
-    pub(crate) async fn nodes(&self) -> Result<Vec<NodeRow>, StoreError> {
-        let rows = sqlx::query(
+    pub(crate) async fn nodes(&self, now: Timestamp) -> Result<Vec<NodeRow>, StoreError> {
+        let rows = sqlx::query(concat!(
             "SELECT node_id, name, state, seen_at, score, offer_cpu_millis, offer_memory_bytes, offer_disk_bytes, \
-             offer_gpus, offer_price_min, offer_internet, offer_domains, offer_isolation, \
-             (SELECT count(*) FROM leases l WHERE l.node_id = n.node_id AND l.ended_at IS NULL) AS leases FROM nodes n ORDER BY name, node_id",
-        )
+             offer_gpus, offer_price_min, offer_internet, offer_domains, offer_isolation, ",
+            proof_columns!(),
+            ", (SELECT count(*) FROM leases l WHERE l.node_id = n.node_id AND l.ended_at IS NULL) AS leases FROM nodes n ORDER BY name, node_id",
+        ))
         .fetch_all(self.pool())
         .await?;
-        rows.iter().map(node_row).collect()
+        rows.iter().map(|row| node_row(row, now)).collect()
     }
 
     /// Stores a signed inventory; an older one than what is stored changes nothing. Its nonce is taken in any case.
@@ -109,18 +114,21 @@ impl Store {
         tx.commit().await
     }
 
-    /// Stores a signed benchmark report; an older one than what is stored changes nothing. Its nonce is taken in any case.
+    /// Stores a signed benchmark report; an older one than what is stored changes nothing. Other hardware than before is to be
+    /// proven at once. Its nonce is taken in any case.
     pub(crate) async fn put_benchmarks(&self, report: &VerifiedReport<'_, BenchmarkReport>) -> Result<(), StoreError> {
         let mut tx = self.write().await?;
         take_report_nonce(&mut tx, report).await?;
         sqlx::query(
-            "UPDATE nodes SET benchmark = ?1, benchmarked_at = ?2, score = ?3 \
+            "UPDATE nodes SET benchmark = ?1, benchmarked_at = ?2, score = ?3, fingerprint = ?5, \
+             proof_due_at = CASE WHEN fingerprint IS NOT ?5 THEN 0 ELSE proof_due_at END \
              WHERE node_id = ?4 AND (benchmarked_at IS NULL OR benchmarked_at <= ?2)",
         )
         .bind(report.body)
         .bind(millis(report.at))
         .bind(i64::from(report.content.score))
         .bind(report.node_id.to_string())
+        .bind(&report.content.fingerprint)
         .execute(&mut *tx)
         .await?;
         tx.commit().await
@@ -178,7 +186,7 @@ pub(super) fn read_key(row: &SqliteRow, column: &'static str) -> Result<PublicKe
     bytes.try_into().map(PublicKey::from_bytes).map_err(|_| StoreError::BadRow { column })
 }
 
-fn node_row(row: &SqliteRow) -> Result<NodeRow, StoreError> {
+fn node_row(row: &SqliteRow, now: Timestamp) -> Result<NodeRow, StoreError> {
     Ok(NodeRow {
         node_id: read_text(row, "node_id")?,
         name: row.try_get("name")?,
@@ -187,6 +195,7 @@ fn node_row(row: &SqliteRow) -> Result<NodeRow, StoreError> {
         score: read_int_opt(row, "score")?,
         offer: read_offer(row)?,
         leases: read_int(row, "leases")?,
+        proof: read_proof(row, now)?,
     })
 }
 

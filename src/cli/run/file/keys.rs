@@ -20,7 +20,7 @@ static JOB: Table = Table {
     keys: &["name", "services", "requirements", "limits", "output_path", "network", "interactive"],
     inner: &[
         ("services", &SERVICE),
-        ("requirements", &Table { keys: &["score_min", "node_id", "architecture", "isolation"], inner: &[] }),
+        ("requirements", &Table { keys: &["score_min", "node_id", "architecture", "isolation", "proven"], inner: &[] }),
         ("limits", &Table { keys: LIMITS, inner: &[] }),
         ("network", &Table { keys: &["reach", "domains"], inner: &[] }),
     ],
@@ -202,6 +202,7 @@ mod tests {
                 node_id: Some(uuid::Uuid::nil().into()),
                 architecture: Some("amd64".into()),
                 isolation: Some(Isolation::Kata),
+                proven: true,
             },
             limits: JobLimits { start_deadline_seconds: Some(1), ..JobLimits::default() },
             output_path: Some("/o".into()),
