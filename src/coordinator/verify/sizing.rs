@@ -115,6 +115,7 @@ mod tests {
             fingerprint: "f".to_owned(),
             method: 1,
             gpus: gpus.iter().enumerate().map(gpu).collect(),
+            host: Default::default(),
             score: 1,
             problems: Vec::new(),
         }
