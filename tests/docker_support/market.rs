@@ -77,6 +77,7 @@ impl Market {
             ceiling,
             engine: EngineSource::Docker { address: None, tls: None },
             benchmark: BenchmarkSource::Skip,
+            prover: None,
             drain_deadline: Duration::from_secs(1),
             reconcile_every: Duration::from_secs(1),
         }
