@@ -109,6 +109,7 @@ mod tests {
             score: 1,
             verified: *verified,
             more: GpuFigures { challenge_ops: Some(*matmul_flops), ..GpuFigures::default() },
+            health: None,
         };
         BenchmarkReport {
             measured_at: jiff::Timestamp::UNIX_EPOCH,
