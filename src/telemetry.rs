@@ -7,7 +7,9 @@
 use std::io::IsTerminal as _;
 
 use thiserror::Error;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::Layer as _;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::{SubscriberInitExt as _, TryInitError};
 
 /// Environment variable with filter directives: `info`, `fizz=debug`, `fizz::job=trace,warn`.
@@ -80,9 +82,9 @@ impl LogOptions {
         self.filter.clone().unwrap_or_else(|| format!("warn,fizz={level}"))
     }
 
-    fn filter(&self) -> Result<EnvFilter, TelemetryError> {
+    fn filter(&self) -> Result<Targets, TelemetryError> {
         let given = self.directives();
-        EnvFilter::try_new(&given).map_err(|source| TelemetryError::BadFilter { given, source })
+        given.parse().map_err(|source| TelemetryError::BadFilter { given, source })
     }
 }
 
@@ -91,12 +93,12 @@ impl LogOptions {
 /// # Errors
 /// [`TelemetryError::BadFilter`] for directives that cannot be read; [`TelemetryError::Twice`] when called twice.
 pub fn init(options: &LogOptions) -> Result<(), TelemetryError> {
-    let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(options.filter()?);
-    match options.format {
-        LogFormat::Human => builder.with_target(false).with_ansi(std::io::stderr().is_terminal()).finish().try_init(),
-        LogFormat::Json => builder.json().flatten_event(true).finish().try_init(),
-    }
-    .map_err(TelemetryError::Twice)
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let lines = match options.format {
+        LogFormat::Human => lines.with_target(false).with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    tracing_subscriber::registry().with(lines.with_filter(options.filter()?)).try_init().map_err(TelemetryError::Twice)
 }
 
 #[cfg(test)]

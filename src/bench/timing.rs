@@ -67,6 +67,7 @@ fn scaled(work: u64, wanted: Duration, took: Duration) -> u64 {
 
 /// The time to believe: the device's own where it fits ours, for it leaves out the way there and back. A device clock that says
 /// more than passed here, or less than half of it, is wrong or fakes; then ours counts.
+#[cfg(any(feature = "gpu", test))]
 pub(super) fn settle(wall: Duration, device: Option<Duration>) -> Duration {
     match device {
         Some(device) if device <= wall + wall / 50 && device >= wall / 2 => device,
