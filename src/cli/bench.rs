@@ -160,7 +160,10 @@ fn print_results(output: &BenchOutput) -> Result<(), CliError> {
     }
     for gpu in &output.report.gpus {
         let health = gpu.health.clone().unwrap_or_default();
-        print_figures(&gpu.name, gpu.more.figures().chain(health.figures()))?;
+        print_figures(
+            &format!("{} ({})", gpu.name, bench::kind_label(gpu.kind)),
+            gpu.more.figures().chain(health.figures()),
+        )?;
         if !health.held_back_by.is_empty() {
             output::line(format!("Held back by {}", health.held_back_by.join(", ")))?;
         }
@@ -183,10 +186,11 @@ fn print_figures(head: &str, figures: impl Iterator<Item = (&'static str, f64)>)
 }
 
 /// How figures of the report are called and counted for people.
-const LABELS: [(&str, &str, f64, &str); 27] = [
+const LABELS: [(&str, &str, f64, &str); 28] = [
     ("fp16_flops", "fp16 FMA", 1e12, "TFLOP/s"),
     ("int32_ops", "int32 multiply-add", 1e12, "TOP/s"),
     ("int8_dot_ops", "int8 dot product", 1e12, "TOP/s"),
+    ("challenge_ops", "int8 product of a challenge", 1e12, "TOP/s"),
     ("matmul_fp16_flops", "fp16 matrix product", 1e12, "TFLOP/s"),
     ("memory_read_bytes_per_second", "memory read", 1e9, "GB/s"),
     ("memory_write_bytes_per_second", "memory write", 1e9, "GB/s"),
