@@ -403,7 +403,7 @@ async fn an_input_is_in_the_container_before_it_starts_and_belongs_to_its_user()
     })
     .await;
     let end = received.end().unwrap().0;
-    assert!(matches!(&end, LeaseEnd::Failed { why: FailureKind::InputUnavailable, .. }), "this home: {end:?}");
+    assert!(matches!(&end, LeaseEnd::Failed { why: FailureKind::InvalidSpec, .. }), "this home: {end:?}");
     let spool = std::fs::read_dir(world.folder.path()).unwrap();
     assert!(spool.into_iter().all(|file| !file.unwrap().file_name().to_string_lossy().contains(".input.")));
 }

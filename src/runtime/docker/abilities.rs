@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use bollard::models::{ContainerCreateBody, HostConfig, SystemInfo};
-use bollard::query_parameters::{CreateContainerOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder};
+use bollard::query_parameters::{
+    CreateContainerOptions, LogsOptionsBuilder, RemoveContainerOptionsBuilder, WaitContainerOptionsBuilder,
+};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 
@@ -101,7 +103,11 @@ impl DockerRuntime {
         let id = self.call(WHAT, CALL_DEADLINE, made).await?.id;
         let removal = Removal::new(self.docker.clone(), id.clone());
         self.call(WHAT, CHECK_DEADLINE, self.docker.start_container(&id, None)).await?;
-        let options = LogsOptionsBuilder::new().stdout(true).follow(true).build();
+        // A log that is followed while its container ends may be cut short by the engine.
+        let mut end =
+            self.docker.wait_container(&id, Some(WaitContainerOptionsBuilder::new().condition("not-running").build()));
+        while end.next().await.is_some() {}
+        let options = LogsOptionsBuilder::new().stdout(true).build();
         let mut log = self.docker.logs(&id, Some(options));
         let mut said = Vec::new();
         while let Some(Ok(piece)) = log.next().await {
