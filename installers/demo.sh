@@ -32,7 +32,7 @@ set_up() {
 
 build() {
     say "building Fizz (the first time takes some minutes)"
-    cargo build --release --locked --manifest-path "$root/Cargo.toml"
+    build_release
 }
 
 main() {
