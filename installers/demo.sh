@@ -32,7 +32,7 @@ set_up() {
 
 build() {
     say "building Fizz (the first time takes some minutes)"
-    build_release
+    cargo build --release --locked --manifest-path "$root/Cargo.toml"
 }
 
 main() {

@@ -144,11 +144,6 @@ ensure_build_tools() {
     need gcc libc6-dev pkg-config
 }
 
-# The binary as it is given away. A panic ends it, so nothing ever unwinds: the tables for that would be a tenth of it.
-build_release() {
-    RUSTFLAGS="${RUSTFLAGS:-} -C force-unwind-tables=no" cargo build --release --locked --manifest-path "$root/Cargo.toml"
-}
-
 # --- Docker ------------------------------------------------------------------------------------
 
 engine_answers() {
