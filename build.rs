@@ -3,6 +3,9 @@
 //!
 //! Where that cannot be done (no Linux toolchain, no static C library), an empty file is left and a warning says so; then
 //! `fizz demo` asks for `--image`, and no job gets a network, because nothing can be shown about it.
+//!
+//! Release builds for Linux leave the tables for unwinding out: a panic ends the process, so nothing reads them, and they would be
+//! a tenth of the binary.
 
 use std::env;
 use std::error::Error;
@@ -18,6 +21,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed={DEMO_JOB}");
     println!("cargo::rerun-if-changed={PROBE}");
     let out = PathBuf::from(env::var("OUT_DIR")?);
+    leave_unwinding_out(&out)?;
     let packed = match demo_job(&out) {
         Ok(packed) => packed,
         Err(why) => {
@@ -34,6 +38,19 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     fs::write(out.join("probe.gz"), packed)?;
+    Ok(())
+}
+
+/// Both the GNU linker and LLVM's know such an addition to their own script.
+const WITHOUT_UNWINDING: &str =
+    "SECTIONS { /DISCARD/ : { *(.eh_frame) *(.eh_frame_hdr) *(.gcc_except_table*) } } INSERT AFTER .text;";
+
+fn leave_unwinding_out(out: &Path) -> Result<(), Box<dyn Error>> {
+    if env::var("PROFILE")? == "release" && env::var("CARGO_CFG_TARGET_OS")? == "linux" {
+        let script = out.join("without-unwinding.ld");
+        fs::write(&script, WITHOUT_UNWINDING)?;
+        println!("cargo::rustc-link-arg-bin=fizz=-Wl,-T,{}", script.display());
+    }
     Ok(())
 }
 

@@ -3,7 +3,8 @@
 //! that throws everything away, which is the most there is.
 //!
 //! `cargo bench --bench log_stream`; needs a Docker engine and some GB of disk. `FIZZ_BENCH_SECONDS` sets the time of each
-//! measurement (15), `FIZZ_BENCH_JOBS` the number of jobs (10).
+//! measurement (15), `FIZZ_BENCH_JOBS` the number of jobs (10), `FIZZ_BENCH_LINE_BYTES` the length of a line (120, as lines of logs
+//! have).
 #![allow(unreachable_pub, reason = "a bench is its own crate; its modules share what they like")]
 #![expect(clippy::print_stdout, reason = "a benchmark prints its figures")]
 
@@ -28,28 +29,27 @@ type Outcome<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 const MEGABYTES_PER_SECOND_MIN: f64 = 100.0;
 const RSS_MEGABYTES_MAX: f64 = 40.0;
-/// Each line has 120 bytes, as lines of logs have.
-pub const LINE_BYTES: usize = 120;
 /// Time to come to speed.
-const RISE: Duration = Duration::from_secs(3);
+pub const RISE: Duration = Duration::from_secs(3);
 
 fn main() -> Outcome<()> {
     fizz::http::install_crypto_provider();
     tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?.block_on(measure())
 }
 
-/// What every job runs.
-pub fn command() -> Vec<String> {
-    ["yes", &"x".repeat(LINE_BYTES - 1)].map(str::to_owned).to_vec()
+/// What every job runs: lines of so many bytes, their end included.
+pub fn command(line_bytes: usize) -> Vec<String> {
+    ["yes", &"x".repeat(line_bytes.saturating_sub(1))].map(str::to_owned).to_vec()
 }
 
 async fn measure() -> Outcome<()> {
     let (seconds, jobs) = (number("FIZZ_BENCH_SECONDS", 15)?, number("FIZZ_BENCH_JOBS", 10)?);
     let time = Duration::from_secs(seconds);
+    let line_bytes = usize::try_from(number("FIZZ_BENCH_LINE_BYTES", 120)?)?;
     let image = image::Image::import()?;
-    let raw = raw::megabytes_per_second(&image.name, jobs, RISE, time).await?;
+    let raw = raw::megabytes_per_second(&image.name, line_bytes, jobs, time).await?;
     println!("the engine's own API, read and thrown away: {raw:.1} MB/s of log");
-    let (ours, rss) = through_fizz(&image.name, jobs, time).await?;
+    let (ours, rss) = through_fizz(&image.name, line_bytes, jobs, time).await?;
     let word = if ours >= MEGABYTES_PER_SECOND_MIN { "met" } else { "NOT met" };
     println!(
         "accepted by the coordinator: {ours:.1} MB/s, {:.2} of the engine's own; goal 100 MB/s: {word}",
@@ -61,9 +61,9 @@ async fn measure() -> Outcome<()> {
 }
 
 /// Megabytes of log per second, and the agent's peak RSS in megabytes.
-async fn through_fizz(image: &str, jobs: u64, time: Duration) -> Outcome<(f64, f64)> {
+async fn through_fizz(image: &str, line_bytes: usize, jobs: u64, time: Duration) -> Outcome<(f64, f64)> {
     let network = Network::start("").await?;
-    let spec = spec(image)?;
+    let spec = spec(image, line_bytes)?;
     let mut submitted = Vec::new();
     for number in 0..jobs {
         submitted.push(network.renter.submit(&spec, &number.to_string()).await?.job_id);
@@ -91,7 +91,7 @@ async fn through_fizz(image: &str, jobs: u64, time: Duration) -> Outcome<(f64, f
     #[expect(clippy::cast_precision_loss, reason = "a rate has few digits")]
     // Frames are no log: each line has a header.
     let bytes =
-        (after - before) as f64 * LINE_BYTES as f64 / (LINE_BYTES + fizz::wire::logs::FRAME_HEADER_BYTES) as f64;
+        (after - before) as f64 * line_bytes as f64 / (line_bytes + fizz::wire::logs::FRAME_HEADER_BYTES) as f64;
     Ok((bytes / 1e6 / took.as_secs_f64(), peak.ok_or("no VmHWM")? / 1e3))
 }
 
@@ -128,10 +128,10 @@ async fn logged(network: &Network, jobs: &[JobId]) -> Outcome<Vec<u64>> {
     Ok(bytes)
 }
 
-fn spec(image: &str) -> Outcome<JobSpec> {
+fn spec(image: &str, line_bytes: usize) -> Outcome<JobSpec> {
     let spec = serde_json::json!({
         "services": [{
-            "name": "main", "image": image, "command": command(),
+            "name": "main", "image": image, "command": command(line_bytes),
             "resources": {"cpu_millis": 100, "memory_bytes": 32 << 20, "disk_bytes": 1 << 20},
         }],
         "limits": {

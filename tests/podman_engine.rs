@@ -41,7 +41,9 @@ impl Podman {
     }
 
     fn command(folder: &Path) -> Command {
+        // Its helpers leave files where they are started.
         let mut command = Command::new("podman");
+        command.current_dir(folder);
         command.env("CONTAINERS_CONF", folder.join("containers.conf")).arg("--root").arg(folder.join("root"));
         command.arg("--runroot").arg(folder.join("run")).args(["--storage-driver", "vfs"]);
         command

@@ -14,12 +14,12 @@ use futures_util::StreamExt as _;
 use crate::Outcome;
 
 /// How fast the engine gives logs away, in megabytes of log per second.
-pub async fn megabytes_per_second(image: &str, jobs: u64, rise: Duration, time: Duration) -> Outcome<f64> {
+pub async fn megabytes_per_second(image: &str, line_bytes: usize, jobs: u64, time: Duration) -> Outcome<f64> {
     let docker = Docker::connect_with_local_defaults()?;
     let read = Arc::new(AtomicU64::new(0));
     let mut containers = Vec::new();
     for _ in 0..jobs {
-        containers.push(docker.create_container(None, body(image)).await?.id);
+        containers.push(docker.create_container(None, body(image, line_bytes)).await?.id);
     }
     let mut readers = tokio::task::JoinSet::new();
     for id in &containers {
@@ -32,7 +32,7 @@ pub async fn megabytes_per_second(image: &str, jobs: u64, rise: Duration, time: 
             }
         });
     }
-    tokio::time::sleep(rise).await;
+    tokio::time::sleep(crate::RISE).await;
     let clock = Clock::system();
     let (begin, before) = (clock.steady(), read.load(Ordering::Relaxed));
     tokio::time::sleep(time).await;
@@ -45,12 +45,12 @@ pub async fn megabytes_per_second(image: &str, jobs: u64, rise: Duration, time: 
 }
 
 /// The limits and the log that Fizz gives its jobs.
-fn body(image: &str) -> ContainerCreateBody {
+fn body(image: &str, line_bytes: usize) -> ContainerCreateBody {
     let log = HashMap::from([("max-size", "2g"), ("max-file", "2"), ("compress", "false")]);
     let config = log.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
     ContainerCreateBody {
         image: Some(image.to_owned()),
-        cmd: Some(crate::command()),
+        cmd: Some(crate::command(line_bytes)),
         host_config: Some(HostConfig {
             nano_cpus: Some(100_000_000),
             network_mode: Some("none".to_owned()),
