@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use bollard::models::{ContainerState, ContainerStateStatusEnum};
+use bollard::models::{ContainerInspectResponse, ContainerStateStatusEnum};
 use bollard::query_parameters::{
     ListContainersOptionsBuilder, RemoveContainerOptionsBuilder, StopContainerOptionsBuilder,
     WaitContainerOptionsBuilder,
@@ -93,7 +93,7 @@ impl DockerRuntime {
     pub(super) async fn look_at(&self, id: &ContainerId) -> Result<ContainerStatus, RuntimeError> {
         let look = self.docker.inspect_container(&id.0, None);
         let found = self.call("look at a container", CALL_DEADLINE, look).await?;
-        found.state.as_ref().and_then(status_of).ok_or(RuntimeError::NoSuchContainer)
+        status_of(&found).ok_or(RuntimeError::NoSuchContainer)
     }
 
     pub(super) async fn wait_for_end(&self, id: &ContainerId) -> Result<ContainerExit, RuntimeError> {
@@ -152,10 +152,12 @@ impl DockerRuntime {
 }
 
 /// `None` while the container is being removed.
-pub(super) fn status_of(state: &ContainerState) -> Option<ContainerStatus> {
+pub(super) fn status_of(found: &ContainerInspectResponse) -> Option<ContainerStatus> {
     use ContainerStateStatusEnum as S;
+    let state = found.state.as_ref()?;
     let started_at = time_of(state.started_at.as_deref());
-    let at = started_at.unwrap_or(Timestamp::UNIX_EPOCH);
+    // An engine that is killed between a start and its note of it finds the container running, and knows no time.
+    let at = started_at.or_else(|| time_of(found.created.as_deref())).unwrap_or(Timestamp::UNIX_EPOCH);
     match state.status? {
         S::RUNNING | S::RESTARTING | S::STOPPING => Some(ContainerStatus::Running { started_at: at }),
         S::PAUSED => Some(ContainerStatus::Paused { started_at: at }),
@@ -183,15 +185,20 @@ fn time_of(text: Option<&str>) -> Option<Timestamp> {
 
 #[cfg(test)]
 mod tests {
+    use bollard::models::ContainerState;
+
     use super::*;
 
     const NEVER: &str = "0001-01-01T00:00:00Z";
+    const EIGHT: &str = "2026-11-22T08:00:00Z";
     const NINE: &str = "2026-11-22T09:00:00Z";
     const TEN: &str = "2026-11-22T10:00:00Z";
 
     fn seen(status: ContainerStateStatusEnum, started_at: &str, finished_at: &str) -> Option<ContainerStatus> {
         let (started_at, finished_at) = (Some(started_at.to_owned()), Some(finished_at.to_owned()));
-        status_of(&ContainerState { status: Some(status), started_at, finished_at, ..ContainerState::default() })
+        let state = ContainerState { status: Some(status), started_at, finished_at, ..ContainerState::default() };
+        let created = Some(EIGHT.to_owned());
+        status_of(&ContainerInspectResponse { state: Some(state), created, ..ContainerInspectResponse::default() })
     }
 
     fn exited(started_at: &str, ended_at: &str) -> Option<ContainerStatus> {
@@ -210,9 +217,15 @@ mod tests {
 
     #[test]
     fn a_time_that_never_was_makes_no_job_two_thousand_years_old() {
-        use ContainerStateStatusEnum::EXITED;
+        use ContainerStateStatusEnum::{EXITED, PAUSED, RUNNING};
         assert_eq!(seen(EXITED, NINE, NEVER), exited(NINE, NINE), "its end was not noted");
         assert_eq!(seen(EXITED, NEVER, TEN), exited(TEN, TEN), "its start was not noted");
         assert_eq!(seen(EXITED, TEN, NINE), exited(NINE, NINE), "its start was noted late");
+        let (made_at, noted_at) = (EIGHT.parse().unwrap(), NINE.parse().unwrap());
+        assert_eq!(seen(RUNNING, NINE, NEVER), Some(ContainerStatus::Running { started_at: noted_at }));
+        // Its engine was killed before it noted the start.
+        assert_eq!(seen(RUNNING, NEVER, NEVER), Some(ContainerStatus::Running { started_at: made_at }));
+        assert_eq!(seen(PAUSED, NEVER, NEVER), Some(ContainerStatus::Paused { started_at: made_at }));
+        assert_eq!(seen(EXITED, NEVER, NEVER), exited(EIGHT, EIGHT));
     }
 }

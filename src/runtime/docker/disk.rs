@@ -25,7 +25,7 @@ impl DockerRuntime {
         let options = InspectContainerOptionsBuilder::new().size(true).build();
         let look = self.docker.inspect_container(&id.0, Some(options));
         let found = self.call("measure a container", START_DEADLINE, look).await?;
-        let status = found.state.as_ref().and_then(status_of).ok_or(RuntimeError::NoSuchContainer)?;
+        let status = status_of(&found).ok_or(RuntimeError::NoSuchContainer)?;
         let layer = found.size_rw.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(0);
         let held = self.held(id, &found).await;
         let bytes = layer.saturating_add(self.outside_bytes(id, &found).await).saturating_add(held.bytes);
